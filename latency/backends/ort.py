@@ -1,0 +1,87 @@
+"""ONNX Runtime: CPU by default, the CUDA provider where the installed wheel has it.
+
+Threads are pinned, execution is sequential, all graph optimisations are on, and inputs and outputs stay bound to
+memory of the device, so that no copy is timed. The CUDA path is not yet executed on a GPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from torch import nn
+
+from latency.environment import package_version
+from latency.export import OPSET, seeded_input, to_onnx
+from latency.measurement import Conditions
+from latency.protocols import MeasurementFailed
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OrtSession:
+    """A graph loaded in ONNX Runtime with its input and output bound."""
+
+    clock = "perf_counter"
+
+    def __init__(self, session: onnxruntime.InferenceSession, conditions: Conditions) -> None:
+        self._session = session
+        self._device = conditions.device
+        self._binding = session.io_binding()
+        self._bind(seeded_input(conditions.shape))
+        self.found: dict[str, Any] = {"providers": session.get_providers(), "opset": OPSET}
+
+    def _bind(self, image: np.ndarray) -> None:
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(image, self._device, 0)
+        self._binding.bind_ortvalue_input(self._session.get_inputs()[0].name, value)
+        self._binding.bind_output(self._session.get_outputs()[0].name, self._device)
+
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        """See `Session.infer`."""
+        self._bind(image)
+        self._session.run_with_iobinding(self._binding)
+        return np.asarray(self._binding.copy_outputs_to_cpu()[0])
+
+    def run_ms(self) -> float:
+        """See `Session.run_ms`."""
+        start = time.perf_counter()
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+        return (time.perf_counter() - start) * 1e3
+
+
+class OrtBackend:
+    """See `Backend`."""
+
+    name = "ort"
+
+    def unavailable(self, device: str) -> str | None:
+        """See `Backend.unavailable`."""
+        if _PROVIDERS[device] in onnxruntime.get_available_providers():
+            return None
+        return f"onnxruntime {onnxruntime.__version__} has no {_PROVIDERS[device]}; pip install onnxruntime-gpu brings it"
+
+    def versions(self) -> dict[str, str]:
+        """See `Backend.versions`; torch and onnxscript build the graph."""
+        found = {name: package_version(name) for name in ("torch", "onnxscript")}
+        return {"onnxruntime": onnxruntime.__version__, **{name: value or "not installed" for name, value in found.items()}}
+
+    @contextmanager
+    def load(self, module: nn.Module, conditions: Conditions) -> Iterator[OrtSession]:
+        """See `Backend.load`."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = conditions.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        graph = to_onnx(module, conditions.shape)
+        try:
+            session = onnxruntime.InferenceSession(graph, options, providers=[_PROVIDERS[conditions.device]])
+        except Exception as error:  # onnxruntime exports no common base class of its errors
+            raise MeasurementFailed(f"ONNX Runtime cannot load the graph: {error}") from error
+        yield OrtSession(session, conditions)

@@ -1,0 +1,151 @@
+"""The public way in: the latency of a network on a device, taken from the store or measured into it.
+
+What is timed is the deployed form, in eval mode, at batch 1, ending at a chosen boundary. Nothing here knows LPS-Net:
+any module is measured, and one that offers `scores(x)` or `deploy()` is asked for them.
+torch is imported when a network is measured, not before.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from latency.backends import usable_backend
+from latency.environment import available_cores, environment
+from latency.measurement import Conditions, Measurement, TimingPlan
+from latency.protocols import Backend, MeasurementFailed
+from latency.timing import sample
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from latency.store import Store
+
+
+def measure(
+    module: nn.Module,
+    *,
+    size: tuple[int, int],
+    channels: int = 3,
+    backend: str = "ort",
+    device: str = "cpu",
+    boundary: str = "scores",
+    threads: int | None = None,
+    plan: TimingPlan | None = None,
+    subject: str = "",
+    store: Store | None = None,
+) -> Measurement:
+    """Latency of a network for one image (1, channels, *size).
+
+    Args:
+        module: a network in any form; it is left untouched. Its `deploy()` is used where it has one.
+        size: (height, width) of the image in pixels.
+        channels: of the image.
+        backend: a name in `latency.backends.BACKENDS`.
+        device: "cpu" or "cuda".
+        boundary: "scores" (the module's `scores(x)`), "logits" (its `forward`) or "labels" (argmax of the logits).
+        threads: CPU threads of the runtime; by default all cores the process may use.
+        plan: warm-up and sampling.
+        subject: what to call the network in the record; needed with `store`.
+        store: where a measurement under the same conditions is looked up first, and kept otherwise.
+
+    Raises:
+        BackendError: an unknown or unusable backend.
+        MeasurementFailed: the network could not be built or run, or its output disagrees with torch. With a store the
+            failure is kept as a row, and met again it is raised again without another try.
+    """
+    runtime = usable_backend(backend, device)
+    conditions = Conditions(
+        backend=backend,
+        device=device,
+        shape=(1, channels, *size),
+        boundary=boundary,
+        threads=threads or available_cores(),
+        plan=plan or TimingPlan(),
+    )
+    if store is None:
+        return _measure(runtime, module, conditions, subject)
+    if not subject:
+        raise ValueError("a measurement that is kept in a store needs a subject")
+    here = environment(runtime, device)
+    known = store.find(subject, conditions, here)
+    if known is None:
+        try:
+            known = _measure(runtime, module, conditions, subject)
+            store.add(known)
+        except MeasurementFailed as failure:
+            known = str(failure)
+            store.add_failure(subject, conditions, here, _now(), known)
+    if isinstance(known, str):
+        raise MeasurementFailed(known)
+    return known
+
+
+def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subject: str) -> Measurement:
+    import torch
+
+    from latency.export import check_agreement, seeded_input
+
+    timed = at_boundary(deployed(module), conditions.boundary)
+    image = seeded_input(conditions.shape)
+    with torch.inference_mode():
+        try:
+            expected = timed(torch.from_numpy(image)).numpy()
+        except ValueError as error:
+            raise MeasurementFailed(str(error)) from error
+    start = time.perf_counter()
+    with backend.load(timed, conditions) as session:
+        load_s = time.perf_counter() - start
+        check_agreement(session.infer(image), expected)
+        timing = sample(session, conditions.plan)
+        return Measurement(
+            subject=subject,
+            conditions=conditions,
+            environment=environment(backend, conditions.device),
+            samples_ms=timing.samples_ms,
+            clock=session.clock,
+            warmup_runs=timing.warmup_runs,
+            load_s=load_s,
+            created=_now(),
+            found={**session.found, "output_shape": list(expected.shape)},
+        )
+
+
+def deployed(module: nn.Module) -> nn.Module:
+    """The module's deployed form on the CPU in eval mode, or a copy of the module where it offers no `deploy()`."""
+    import copy
+
+    deploy: Any = getattr(module, "deploy", None)
+    result: nn.Module = deploy() if callable(deploy) else copy.deepcopy(module)
+    return result.cpu().eval()
+
+
+def at_boundary(module: nn.Module, boundary: str) -> nn.Module:
+    """A module that ends where `boundary` says.
+
+    Raises:
+        MeasurementFailed: "scores" of a module that has no `scores` method.
+    """
+    from torch import nn as torch_nn
+
+    if boundary == "scores" and not callable(getattr(module, "scores", None)):
+        raise MeasurementFailed(f"{type(module).__name__} has no scores(x); measure it at the boundary logits or labels")
+
+    class AtBoundary(torch_nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module: Any = module
+
+        def forward(self, image: Tensor) -> Tensor:
+            if boundary == "scores":
+                scores: Tensor = self.module.scores(image)
+                return scores
+            logits: Tensor = self.module(image)
+            return logits.argmax(1) if boundary == "labels" else logits
+
+    return AtBoundary().eval()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,59 @@
+"""What a runtime must offer to be timed, and the ways it can fail.
+
+A backend loads and runs once; warm-up, repetition and statistics live outside it (`timing.py`).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from latency.measurement import Conditions
+
+
+class BackendError(ValueError):
+    """A backend that is unknown or cannot be used here; the message says what is missing and how to get it."""
+
+
+class MeasurementFailed(RuntimeError):
+    """A network that a backend could not build, run or agree with torch on; the message gives the reason."""
+
+
+class Session(Protocol):
+    """A network loaded on a device for one input shape."""
+
+    clock: str
+    """What `run_ms` reads: "perf_counter" or "cuda-events"."""
+
+    found: dict[str, Any]
+    """What the runtime reports of itself, recorded with the measurement."""
+
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        """Output for an input of the loaded shape, float32."""
+        ...
+
+    def run_ms(self) -> float:
+        """Milliseconds of one synchronised inference on a fixed input that is not zero."""
+        ...
+
+
+class Backend(Protocol):
+    """A runtime."""
+
+    name: str
+
+    def unavailable(self, device: str) -> str | None:
+        """None, or one sentence: what is missing for this device and how to get it."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Version by package, of everything that decides what runs."""
+        ...
+
+    def load(self, module: nn.Module, conditions: Conditions) -> AbstractContextManager[Session]:
+        """Load a module in eval mode; leaving the context frees its memory. Raises `MeasurementFailed`."""
+        ...

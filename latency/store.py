@@ -1,0 +1,133 @@
+"""Measurements on disk: an append-only SQLite file, one a machine, shared by all runs on it.
+
+A failed measurement is a row with its reason. No row is changed or deleted. A run keeps a copy of the rows it used in
+a store of its own, so that its folder can be read on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from latency.measurement import Conditions, Environment, Measurement
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS measurements (
+    id INTEGER PRIMARY KEY,
+    subject TEXT NOT NULL,
+    conditions TEXT NOT NULL,
+    environment TEXT NOT NULL,
+    created TEXT NOT NULL,
+    failure TEXT,
+    detail TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_key ON measurements (subject, conditions, environment);
+"""
+
+
+class StoreError(ValueError):
+    """A store that cannot be opened or read; the message names the file."""
+
+
+def default_store_path() -> Path:
+    """Where this machine's store lies: `$LPS_SEARCH_STORE`, else below `$XDG_DATA_HOME` or `~/.local/share`."""
+    if named := os.environ.get("LPS_SEARCH_STORE"):
+        return Path(named).expanduser()
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return home / "lps-search" / "latency.sqlite"
+
+
+class Store:
+    """An open store.
+
+    Args:
+        path: the file; it and its folder are made when absent.
+
+    Raises:
+        StoreError: the path cannot be written, or the file is no sound store.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            with self._translated():
+                verdict = self._connection.execute("PRAGMA quick_check").fetchone()[0]
+                if verdict != "ok":
+                    raise StoreError(f"latency store {path} is corrupt: {verdict}; move it away to start a new one")
+                self._connection.executescript(_SCHEMA)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise StoreError(f"latency store {path} cannot be opened: {error}; name another file with --store") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def add(self, measurement: Measurement) -> None:
+        """Append a measurement."""
+        detail = {
+            "samples_ms": measurement.samples_ms,
+            "clock": measurement.clock,
+            "warmup_runs": measurement.warmup_runs,
+            "load_s": measurement.load_s,
+            "found": measurement.found,
+        }
+        self._insert(measurement.subject, measurement.conditions, measurement.environment, measurement.created, None, json.dumps(detail))
+
+    def add_failure(self, subject: str, conditions: Conditions, environment: Environment, created: str, reason: str) -> None:
+        """Append a measurement that failed, with its reason."""
+        self._insert(subject, conditions, environment, created, reason, "{}")
+
+    def find(self, subject: str, conditions: Conditions, environment: Environment) -> Measurement | str | None:
+        """The first measurement of this key, the reason of its failure, or None where it was never measured."""
+        with self._translated():
+            row = self._connection.execute(
+                "SELECT * FROM measurements WHERE subject = ? AND conditions = ? AND environment = ? ORDER BY id LIMIT 1",
+                (subject, conditions.key(), environment.key()),
+            ).fetchone()
+        return None if row is None else self._read(row)
+
+    def all(self) -> list[Measurement]:
+        """Every measurement that succeeded, in the order taken."""
+        with self._translated():
+            rows = self._connection.execute("SELECT * FROM measurements WHERE failure IS NULL ORDER BY id").fetchall()
+        return [measurement for row in rows if isinstance(measurement := self._read(row), Measurement)]
+
+    def _insert(
+        self, subject: str, conditions: Conditions, environment: Environment, created: str, failure: str | None, detail: str
+    ) -> None:
+        with self._translated():
+            self._connection.execute(
+                "INSERT INTO measurements (subject, conditions, environment, created, failure, detail) VALUES (?, ?, ?, ?, ?, ?)",
+                (subject, conditions.key(), environment.key(), created, failure, detail),
+            )
+
+    def _read(self, row: tuple[int, str, str, str, str, str | None, str]) -> Measurement | str:
+        number, subject, conditions, environment, created, failure, detail = row
+        if failure is not None:
+            return failure
+        try:
+            values = json.loads(detail)
+            return Measurement(
+                subject=subject,
+                conditions=Conditions.from_key(conditions),
+                environment=Environment.from_key(environment),
+                created=created,
+                **{**values, "samples_ms": tuple(values["samples_ms"])},
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"latency store {self.path} is corrupt in row {number}: {error}; move it away to start a new one") from error
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"latency store {self.path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"latency store {self.path} is corrupt: {error}; move it away to start a new one") from error

@@ -1,0 +1,241 @@
+"""Networks on disk: safetensors with everything needed to use them inside, and a reader of the authors' `.pth` files.
+
+Nothing is executed from a file: safetensors holds tensors and text, and `.pth` files are read with `weights_only`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from lpsnet.architecture import NAMED, Architecture, ArchitectureError
+from lpsnet.errors import UserError
+from lpsnet.network import LPSNet
+
+FORMAT = "lps-net-1"
+_METADATA_KEY = "lps_net"
+
+_RELEASED_PREFIXES = {1: ("net.",), 2: ("netH.", "netL.")}
+"""Key prefix of each path in the authors' files, by number of paths; from three on they are numbered."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged, or not of the expected network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What a checkpoint says of its network besides the weights.
+
+    Args:
+        architecture: text of the architecture.
+        class_names: one a class, in the order of the output channels.
+        input_size: (height, width) the network was trained for.
+        branches: whether the weights are those of the training form with branches.
+        deployed: whether the weights are those of the deployed form.
+        recipe: how it was trained, as `TrainRecipe.to_dict` gives it; empty when unknown.
+        metrics: scores on the validation split; empty when unknown.
+    """
+
+    architecture: str
+    class_names: tuple[str, ...]
+    input_size: tuple[int, int]
+    branches: bool
+    deployed: bool
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save(
+    path: str | Path,
+    network: LPSNet,
+    *,
+    class_names: tuple[str, ...],
+    input_size: tuple[int, int],
+    recipe: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a network to `path`, whole or not at all.
+
+    Raises:
+        CheckpointError: the number of names is not the number of classes, or the path cannot be written.
+    """
+    if len(class_names) != network.num_classes:
+        raise CheckpointError(f"{len(class_names)} class names for a network of {network.num_classes} classes")
+    metadata = {
+        "format": FORMAT,
+        "architecture": str(network.architecture),
+        "class_names": list(class_names),
+        "input_size": list(input_size),
+        "branches": network.branches,
+        "deployed": network.deployed,
+        "recipe": dict(recipe or {}),
+        "metrics": dict(metrics or {}),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_atomic(Path(path), safetensors_bytes(tensors, {_METADATA_KEY: json.dumps(metadata)}))
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, also when the process is killed.
+
+    Raises:
+        CheckpointError: the path cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load(source: str | Path, architecture: Architecture | str | None = None) -> LPSNet:
+    """A network with its weights, in eval mode.
+
+    Args:
+        source: a checkpoint written by `save`; a `.pth` file of the authors, which needs `architecture`; or the name of
+            a shipped network, such as `LPS-Net-M`.
+        architecture: what the file must hold, where that is known.
+
+    Raises:
+        CheckpointError: no such file or shipped network, a damaged file, or another network than expected; the message
+            says what was expected and what was found.
+    """
+    expected = Architecture.parse(architecture) if isinstance(architecture, str) else architecture
+    path = Path(source)
+    if not path.exists() and str(source) in NAMED:
+        path = _shipped(str(source))
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}; give a .safetensors file, a .pth file, or one of {', '.join(NAMED)}")
+    if path.suffix == ".pth":
+        if expected is None:
+            raise CheckpointError(f"{path} does not say its architecture; pass it, for example architecture='LPS-Net-S'")
+        return _load_released(path, expected)
+    metadata, tensors = _read(path)
+    found = _parse_architecture(path, metadata.architecture)
+    if expected is not None and found != expected:
+        raise CheckpointError(f"{path} holds {found}, expected {expected}")
+    network = LPSNet(found, len(metadata.class_names), branches=metadata.branches, deployed=metadata.deployed)
+    return _fill(network, tensors, path)
+
+
+def read_metadata(path: str | Path) -> Metadata:
+    """What a checkpoint written by `save` says of itself. Raises `CheckpointError` as `load` does."""
+    return _read(Path(path))[0]
+
+
+def checkpoint_folder() -> Path:
+    """Where shipped checkpoints lie: `$LPS_SEARCH_CHECKPOINTS`, else `results/checkpoints` of a checkout."""
+    named = os.environ.get("LPS_SEARCH_CHECKPOINTS")
+    return Path(named) if named else Path(__file__).resolve().parents[1] / "results" / "checkpoints"
+
+
+def _shipped(name: str) -> Path:
+    path = checkpoint_folder() / f"{name}.safetensors"
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint of {name} is shipped yet; train one with lpsnet.training.train and keep it with lpsnet.save, "
+            f"or read a released file with load('{name}.pth', architecture='{name}')"
+        )
+    return path
+
+
+def _read(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_METADATA_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    if text is None:
+        raise CheckpointError(f"{path} is a safetensors file without the description that lpsnet.save writes")
+    try:
+        values = json.loads(text)
+        if values.pop("format") != FORMAT:
+            raise ValueError("format")
+        values["class_names"] = tuple(values["class_names"])
+        values["input_size"] = tuple(values["input_size"])
+        return Metadata(**values), tensors
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its description is not of format {FORMAT}: {error}") from error
+
+
+def _parse_architecture(path: Path, text: str) -> Architecture:
+    try:
+        return Architecture.parse(text)
+    except ArchitectureError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _load_released(path: Path, architecture: Architecture) -> LPSNet:
+    """Read a `.pth` file in the authors' key layout, deployed form."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines() or ["no message"]
+        raise CheckpointError(f"{path} is damaged or holds more than weights: {reason[0]}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a table of tensors by name")
+    count = architecture.num_paths
+    prefixes = _RELEASED_PREFIXES.get(count, tuple(f"net{number + 1}." for number in range(count)))
+    tensors = {}
+    for key, value in state.items():
+        name = key
+        for index, prefix in enumerate(prefixes):
+            if key.startswith(prefix):
+                name = f"paths.{index}.{key.removeprefix(prefix)}"
+        tensors[name] = value
+    head = tensors.get("head.weight")
+    if head is None:
+        raise CheckpointError(f"{path} has no head.weight; expected the keys of {architecture}, found {_some(state)}")
+    return _fill(LPSNet(architecture, int(head.shape[0]), deployed=True), tensors, path)
+
+
+def _fill(network: LPSNet, tensors: Mapping[str, Tensor], path: Path) -> LPSNet:
+    wanted = network.state_dict()
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    shapes = [
+        f"{name} {list(tensors[name].shape)} instead of {list(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & tensors.keys())
+        if tensors[name].shape != wanted[name].shape
+    ]
+    for what, names in (("lacks", missing), ("has too many weights,", extra), ("has other shapes,", shapes)):
+        if names:
+            raise CheckpointError(f"{path} does not fit {network.architecture}: it {what} {_some(names)}")
+    network.load_state_dict({name: tensors[name].to(wanted[name].dtype) for name in wanted})
+    return network.eval()
+
+
+def _some(names: Any) -> str:
+    listed = [re.sub(r"\s+", " ", str(name)) for name in names]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

@@ -1,0 +1,88 @@
+"""Data sets by name: `NAME` or `NAME:PATH`, each a train and a val split of frames with labels.
+
+One file a data set beside this one; `DATASETS` is the table of them. Augmentation is in `augment.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from lpsnet.errors import UserError
+
+if TYPE_CHECKING:
+    from lpsnet.data.frames import Frames, Source
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which data set, and where: the parsed form of `NAME` or `NAME:PATH`.
+
+    Raises:
+        UserError: an unknown name, a path where none is due, or none where one is due.
+    """
+
+    name: str
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in DATASETS:
+            raise UserError(f"unknown data set {self.name!r}; there are: {', '.join(DATASETS)}")
+        if DATASETS[self.name].needs_path and not self.path:
+            raise UserError(f"data set {self.name!r} needs its folder: write {self.name}:PATH")
+        if self.path and not DATASETS[self.name].needs_path:
+            raise UserError(f"data set {self.name!r} takes no path, got {self.path!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> DataSpec:
+        """Read `NAME` or `NAME:PATH`; the inverse of `str`."""
+        name, _, path = text.partition(":")
+        return cls(name, path or None)
+
+    def __str__(self) -> str:
+        return self.name if self.path is None else f"{self.name}:{self.path}"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A row of `DATASETS`: how to open a split, whether a folder is needed, and the default input size."""
+
+    open: Callable[[str | None, str, tuple[int, int]], Source]
+    needs_path: bool
+    native_size: tuple[int, int]
+
+
+def _camvid(path: str | None, split: str, size: tuple[int, int]) -> Source:
+    from lpsnet.data.camvid import CamVid
+
+    assert path is not None
+    return CamVid(Path(path).expanduser(), split)
+
+
+def _synthetic(path: str | None, split: str, size: tuple[int, int]) -> Source:
+    from lpsnet.data.synthetic import Synthetic
+
+    return Synthetic(split, size)
+
+
+DATASETS: MappingProxyType[str, DataSet] = MappingProxyType(
+    {
+        "synthetic": DataSet(_synthetic, needs_path=False, native_size=(128, 256)),
+        "camvid": DataSet(_camvid, needs_path=True, native_size=(360, 480)),
+    }
+)
+"""Data set by name; `native_size` (height, width) is the default input size."""
+
+
+def open_split(spec: DataSpec, split: str, size: tuple[int, int]) -> Frames:
+    """A split (`train`, `val`, and `test` where present) of a data set at an input size (height, width).
+
+    Raises:
+        DataError: the folder is not laid out as the data set is, or the split is empty.
+    """
+    from lpsnet.data.frames import Frames
+
+    return Frames(DATASETS[spec.name].open(spec.path, split, size), size)

@@ -1,0 +1,76 @@
+"""Augmentation of a batch on the device it is trained on: random scale, crop, flip and colour jitter (kornia).
+
+Labels are never interpolated, and what lies outside an image becomes the ignore label. Also the normalisation that
+training and evaluation share.
+"""
+
+from __future__ import annotations
+
+import torch
+from kornia.augmentation import ColorJitter
+from kornia.geometry.transform import warp_affine
+from torch import Tensor
+
+from lpsnet.data.frames import IGNORE_INDEX, Batch
+from lpsnet.recipe import TrainRecipe
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation a channel (RGB in 0..1) of ImageNet, as in the paper's port."""
+
+
+def normalise(images: Tensor) -> Tensor:
+    """RGB images (N, 3, H, W) in 0..1 to the network's input."""
+    mean, std = (torch.tensor(values, device=images.device).reshape(1, 3, 1, 1) for values in (MEAN, STD))
+    return (images - mean) / std
+
+
+class Augment:
+    """Turns a batch of whole frames into a batch of training crops.
+
+    Args:
+        recipe: scales, crop, flip and jitter; a crop dimension of 0 keeps that of the frames.
+    """
+
+    def __init__(self, recipe: TrainRecipe) -> None:
+        self.recipe = recipe
+        strength = recipe.jitter
+        # Hue costs as much as all the rest and is left out; the order of the three is fixed.
+        self._jitter = ColorJitter(strength, strength, strength, order=(0, 1, 2), p=1.0) if strength else None
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Images (N, 3, h, w), float and normalised, and labels (N, h, w), int64. Draws from torch's global generator."""
+        height, width = batch.images.shape[-2:]
+        crop = (self.recipe.crop_height or height, self.recipe.crop_width or width)
+        matrix = self._matrix(len(batch.images), (height, width), crop).to(batch.images.device)
+        # An image is moved by its mean before the warp, so that padding shows the mean colour.
+        mean = torch.tensor(MEAN, device=batch.images.device).reshape(1, 3, 1, 1)
+        images = warp_affine(batch.images.float() / 255 - mean, matrix, crop, mode="bilinear", padding_mode="zeros") + mean
+        if self._jitter is not None:
+            images = self._jitter(images)
+        return normalise(images), warp_labels(batch.labels, matrix, crop)
+
+    def _matrix(self, count: int, size: tuple[int, int], crop: tuple[int, int]) -> Tensor:
+        """(count, 2, 3) matrices from pixels of a frame to pixels of its crop: scale, shift, and mirror."""
+        scale = torch.empty(count).uniform_(self.recipe.scale_min, self.recipe.scale_max)
+        matrix = torch.zeros(count, 2, 3)
+        for row, extent, wanted in ((0, size[1], crop[1]), (1, size[0], crop[0])):
+            # A window inside the scaled frame where that is larger than the crop, else a frame inside the window.
+            offset = torch.rand(count) * (scale * extent - wanted)
+            matrix[:, row, row] = scale
+            matrix[:, row, 2] = (scale - 1) / 2 - offset  # pixel centres, not corners, are scaled
+        if self.recipe.flip:
+            mirrored = torch.rand(count) < 0.5
+            matrix[mirrored, 0] *= -1
+            matrix[mirrored, 0, 2] += crop[1] - 1
+        return matrix
+
+
+def warp_labels(labels: Tensor, matrix: Tensor, crop: tuple[int, int]) -> Tensor:
+    """Labels (N, H, W) warped by (N, 2, 3) matrices to (N, *crop), int64, nearest; outside becomes `IGNORE_INDEX`.
+
+    The warp pads with 0, which is a class, so labels travel shifted by one and ignored pixels travel as 0.
+    """
+    shifted = torch.where(labels == IGNORE_INDEX, 0, labels.to(torch.int16) + 1).unsqueeze(1).float()
+    warped = warp_affine(shifted, matrix, crop, mode="nearest", padding_mode="zeros").squeeze(1).round().long() - 1
+    return torch.where(warped < 0, IGNORE_INDEX, warped)

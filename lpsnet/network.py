@@ -1,0 +1,129 @@
+"""The LPS-Net network: N paths of five stages, interactions after stages 3 and 4, one 1x1 head (paper section 3.2).
+
+Covers building a network from its `Architecture`, its score maps, its full-resolution logits and its deployed form.
+Does not cover training, weights on disk or latency.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lpsnet.architecture import EIGHTHS, Architecture
+from lpsnet.blocks import BLOCKS, PLAIN
+from lpsnet.interactions import INTERACTIONS, resize
+
+STRIDES = (2, 2, 2, 2, 1)
+"""Stride of the first block of each stage; every further block has stride 1."""
+
+INTERACT_AFTER = (2, 3)
+"""Stages (counted from 0) whose outputs interact; after the last stage the paths are joined by the head."""
+
+IMAGE_CHANNELS = 3
+
+
+class Path(nn.Module):
+    """Five stages of blocks, output stride 16 of the path's own input.
+
+    Args:
+        architecture: B, C and block; its scales do not matter here.
+        branches: whether blocks train with re-parameterisation branches.
+        deployed: build the blocks in deployed form.
+    """
+
+    def __init__(self, architecture: Architecture, *, branches: bool, deployed: bool) -> None:
+        super().__init__()
+        make, plain = BLOCKS[architecture.block], PLAIN[architecture.block]
+        self.stages = nn.ModuleList()
+        channels = pairwise((IMAGE_CHANNELS, *architecture.widths))
+        for (before, after), depth, stride in zip(channels, architecture.depths, STRIDES, strict=True):
+            shapes = [(before, after, stride)] + [(after, after, 1)] * (depth - 1)
+            blocks = [plain(i, o, s) if deployed else make(i, o, s, branches=branches) for i, o, s in shapes]
+            self.stages.append(nn.Sequential(*blocks))
+
+
+class LPSNet(nn.Module):
+    """The network that an architecture describes.
+
+    Args:
+        architecture: an `Architecture`, its text, or a name such as `LPS-Net-S`.
+        num_classes: channels of the output, at least 1.
+        branches: train with the parallel branches of re-parameterisation. Without them the training form is the
+            plain convolution, batch normalisation and ReLU that the published parameter counts refer to.
+        deployed: build the deployed form (biased convolutions, no batch normalisation), for loading its weights.
+
+    Raises:
+        ArchitectureError: a text that describes no architecture.
+        ValueError: `num_classes` below 1.
+    """
+
+    def __init__(
+        self, architecture: Architecture | str, num_classes: int = 19, *, branches: bool = True, deployed: bool = False
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.architecture = Architecture.parse(architecture) if isinstance(architecture, str) else architecture
+        self.num_classes = num_classes
+        self.branches = branches and not deployed
+        self.deployed = deployed
+        self.paths = nn.ModuleList(
+            Path(self.architecture, branches=branches, deployed=deployed) for _ in self.architecture.scales
+        )
+        self.interaction = INTERACTIONS[self.architecture.interaction]()
+        self.head = nn.Conv2d(self.architecture.num_paths * self.architecture.widths[-1], num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits at full resolution, (N, num_classes, H, W), for images (N, 3, H, W).
+
+        Raises:
+            ValueError: an input too small for one of the paths; the message gives the least size that works.
+        """
+        return resize(self.scores(images), (images.shape[-2], images.shape[-1]))
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Score maps at 1/16 of the largest path's input, (N, num_classes, h, w): what the authors time.
+
+        h = ceil(H * r / 16) and likewise w, for the largest scale r. Raises as `forward` does.
+        """
+        features = [resize(images, size) for size in self.path_sizes(images.shape[-2], images.shape[-1])]
+        for stage in range(len(STRIDES)):
+            features = [path.stages[stage](x) for path, x in zip(self.paths, features, strict=True)]  # type: ignore[union-attr,operator,index]
+            if stage in INTERACT_AFTER:
+                features = self.interaction(features)
+        size = (features[0].shape[-2], features[0].shape[-1])
+        joined = torch.cat([resize(x, size) for x in features], dim=1) if len(features) > 1 else features[0]
+        return self.head(joined)
+
+    def path_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Input size of each path, (floor(H * r), floor(W * r)) in pixels. Raises as `forward` does."""
+        scales = self.architecture.scales
+        sizes = [(int(height) * scale // EIGHTHS, int(width) * scale // EIGHTHS) for scale in scales]
+        if min(sizes[-1]) < 1:
+            least = -(-EIGHTHS // scales[-1])
+            raise ValueError(
+                f"input {height}x{width} is too small for the path at {scales[-1]}/{EIGHTHS} scale; "
+                f"the least size that works is {least}x{least}"
+            )
+        return sizes
+
+    def deploy(self) -> LPSNet:
+        """A new network in deployed form that computes the same function in eval mode; this one stays untouched."""
+        network = LPSNet(self.architecture, self.num_classes, deployed=True)
+        network.train(self.training)
+        device = self.head.weight.device
+        if self.deployed:
+            network.load_state_dict(self.state_dict())
+            return network.to(device)
+        for path, source in zip(network.paths, self.paths, strict=True):
+            for stage, blocks in enumerate(source.stages):  # type: ignore[union-attr,arg-type]
+                path.stages[stage] = nn.Sequential(*(block.deploy() for block in blocks))  # type: ignore[union-attr,operator,union-attr,index]
+        network.head = copy.deepcopy(self.head)
+        return network.to(device)
+
+    def extra_repr(self) -> str:
+        """The architecture's text and the form."""
+        return f"{self.architecture}, num_classes={self.num_classes}, {'deployed' if self.deployed else 'training'} form"

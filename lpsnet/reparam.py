@@ -1,0 +1,91 @@
+"""The re-parameterised 3x3 convolution (RepVGG, arXiv 2101.03697): branches while training, one plain convolution after.
+
+Covers the folding of batch normalisation and of parallel branches into a biased convolution.
+Does not cover which block a network is made of (`blocks.py`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def fold_batch_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Fold an evaluated batch normalisation into the convolution in front of it.
+
+    Args:
+        weight: the convolution's kernel, (out, in / groups, kh, kw); the convolution has no bias.
+        norm: the normalisation of its `out` channels, with running statistics.
+
+    Returns:
+        Kernel of the same shape and bias (out,), in double precision so that sums of branches stay exact.
+    """
+    assert norm.running_mean is not None and norm.running_var is not None
+    gain = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    bias = norm.bias.detach().double() - norm.running_mean.double() * gain
+    return weight.detach().double() * gain.reshape(-1, 1, 1, 1), bias
+
+
+def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A biased convolution with "same" padding that holds the given kernel (out, in / groups, k, k) and bias (out,)."""
+    out_channels, in_channels, kernel, _ = weight.shape
+    conv = nn.Conv2d(in_channels * groups, out_channels, kernel, stride, kernel // 2, groups=groups, device=weight.device)
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        assert conv.bias is not None
+        conv.bias.copy_(bias)
+    return conv
+
+
+class RepConv(nn.Module):
+    """3x3 convolution, batch normalisation, ReLU; with parallel branches while training (RepVGG section 3.2).
+
+    The sum before the ReLU is 3x3+BN, and with `branches` also 1x1+BN, and identity+BN where input and output have
+    the same shape. `deploy` folds the sum to one biased 3x3 convolution.
+
+    Args:
+        in_channels: channels of the input (N, in_channels, H, W).
+        out_channels: channels of the output (N, out_channels, ceil(H / stride), ceil(W / stride)).
+        stride: 1 or 2.
+        branches: whether to train with the extra branches.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, branches: bool = True) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.point_conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if branches else None
+        self.point_norm = nn.BatchNorm2d(out_channels) if branches else None
+        has_identity = branches and stride == 1 and in_channels == out_channels
+        self.identity_norm = nn.BatchNorm2d(out_channels) if has_identity else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        total = self.norm(self.conv(x))
+        if self.point_conv is not None and self.point_norm is not None:
+            total = total + self.point_norm(self.point_conv(x))
+        if self.identity_norm is not None:
+            total = total + self.identity_norm(x)
+        return F.relu(total, inplace=True)
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """The 3x3 kernel (out, in, 3, 3) and bias (out,) that compute the same sum in eval mode, in double precision."""
+        kernel, bias = fold_batch_norm(self.conv.weight, self.norm)
+        if self.point_conv is not None and self.point_norm is not None:
+            point_kernel, point_bias = fold_batch_norm(self.point_conv.weight, self.point_norm)
+            kernel = kernel + F.pad(point_kernel, (1, 1, 1, 1))
+            bias = bias + point_bias
+        if self.identity_norm is not None:
+            channels = kernel.shape[0]
+            eye = torch.eye(channels, dtype=kernel.dtype, device=kernel.device).reshape(channels, channels, 1, 1)
+            identity_kernel, identity_bias = fold_batch_norm(eye, self.identity_norm)
+            kernel = kernel + F.pad(identity_kernel, (1, 1, 1, 1))
+            bias = bias + identity_bias
+        return kernel, bias
+
+    def deploy(self) -> nn.Sequential:
+        """The same function in eval mode as one biased 3x3 convolution and a ReLU; this module stays untouched."""
+        kernel, bias = self.fold()
+        return nn.Sequential(plain_conv(kernel, bias, stride=self.stride), nn.ReLU(inplace=True))

@@ -1,0 +1,52 @@
+"""The command `lps-search`: a table of verbs over library calls, one file a group of verbs.
+
+Results go to stdout, progress to stderr. A user's mistake is one line and exit code 2; a search that cannot go on is
+one line and exit code 1. Heavy imports sit inside the verbs, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from typer.main import get_command
+
+from search.cli import data_verbs, measure_verbs, search_verbs
+
+app = typer.Typer(
+    name="lps-search",
+    help="Choose the fastest accurate segmentation network for a device: measure, train and expand, step by step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+search_verbs.register(app)
+measure_verbs.register(app)
+data_verbs.register(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    from search.cli.console import complain
+    from search.cli.failures import USER_ERRORS, is_usage_error
+
+    try:
+        result = get_command(app).main(arguments, prog_name="lps-search", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except USER_ERRORS as error:
+        return complain(str(error), 2)
+    except KeyboardInterrupt:
+        return complain("stopped", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of the output has gone; there is nobody to tell
+        return 0
+    except Exception as error:
+        message = is_usage_error(error)
+        if message is None:
+            raise
+        return complain(message, 2)

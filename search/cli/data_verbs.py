@@ -1,0 +1,82 @@
+"""`lps-search data check`: is a data set laid out and labelled as expected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lpsnet.errors import UserError
+from search.cli.console import Live, print_table
+
+if TYPE_CHECKING:
+    from lpsnet.data.frames import Source
+
+_SHOWN = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    group = typer.Typer(help="Look at data sets.", no_args_is_help=True)
+    group.command("check")(check)
+    app.add_typer(group, name="data")
+
+
+def check(
+    data: Annotated[str, typer.Argument(help="NAME or NAME:PATH, for example camvid:data/camvid.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Decode every frame of a data set and report counts, sizes, class shares and what cannot be used."""
+    import json
+
+    from lpsnet.data import DATASETS, DataSpec
+    from lpsnet.data.frames import DataError
+
+    spec = DataSpec.parse(data)
+    row = DATASETS[spec.name]
+    reports: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    with Live() as live:
+        for split in ("train", "val", "test"):
+            try:
+                source = row.open(spec.path, split, row.native_size)
+            except DataError:
+                if split == "test":  # a test split is often kept elsewhere
+                    continue
+                raise
+            reports[split], found = _inspect(source, live)
+            problems += found
+    if as_json:
+        print(json.dumps({"data": str(spec), "splits": reports, "problems": problems}))
+    else:
+        names = list(next(iter(reports.values()))["class_share_percent"])
+        rows = [[s, r["frames"], ", ".join(r["sizes"]), *(f"{r['class_share_percent'][n]:.2f}" for n in names)] for s, r in reports.items()]
+        print_table(f"{spec}: share of each class in percent of the labelled pixels", ["split", "frames", "sizes", *names], rows)
+        for problem in problems[:_SHOWN]:
+            print(problem)
+    if problems:
+        raise UserError(f"{len(problems)} frames of {spec} cannot be used; the first: {problems[0]}")
+
+
+def _inspect(source: Source, live: Live) -> tuple[dict[str, Any], list[str]]:
+    """Counts, sizes and class shares of one split, and a line for each frame that cannot be used."""
+    import numpy as np
+
+    from lpsnet.data.frames import DataError, check_frame
+
+    counts = np.zeros(256, np.int64)
+    sizes: set[str] = set()
+    problems: list[str] = []
+    for index in range(len(source)):
+        try:
+            image, label = source.decode(index)
+            check_frame(source.name_of(index), image, label, len(source.class_names))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        counts += np.bincount(label.ravel(), minlength=256)
+        sizes.add(f"{label.shape[0]}x{label.shape[1]}")
+        live.work("frames", index + 1, len(source))
+    labelled = max(1, int(counts[: len(source.class_names)].sum()))
+    shares = {name: round(100 * int(counts[i]) / labelled, 4) for i, name in enumerate(source.class_names)}
+    return {"frames": len(source), "sizes": sorted(sizes), "class_share_percent": shares}, problems

@@ -1,0 +1,267 @@
+"""`lps-search expand`, `resume` and `show`: run Algorithm 1, go on with a run, look at one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.console import Live, complain, parse_size, parse_span, print_table
+from search.cli.measure_verbs import AsJson, StorePath
+
+if TYPE_CHECKING:
+    from search.config import SearchConfig
+    from search.expand import Step
+    from search.run import Run
+    from search.runner import Progress
+
+MaxHours = Annotated[float | None, typer.Option(help="Begin nothing new after this many hours.", min=0.0)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("expand")(expand)
+    app.command("resume")(resume)
+    app.command("show")(show)
+
+
+def expand(
+    data: Annotated[str, typer.Option(help="Data set, NAME or NAME:PATH: synthetic, camvid:PATH.")] = "synthetic",
+    steps: Annotated[int, typer.Option(help="Steps to take from the start.", min=0)] = 2,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; an existing one is continued. Default: runs/NAME.")] = None,
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of training and latency. Default: the data set's own.")] = "",
+    start: Annotated[str, typer.Option(help="First network: a name or a text.")] = "N0",
+    backend: Annotated[str, typer.Option(help="Runtime of the latency: ort or torch.")] = "ort",
+    device: Annotated[str, typer.Option(help="Device of the latency: cpu or cuda.")] = "cpu",
+    boundary: Annotated[str, typer.Option(help="Where the timed graph ends: scores (as in the paper), logits or labels.")] = "scores",
+    threads: Annotated[int, typer.Option(help="CPU threads of runtime and training; 0 for all cores.", min=0)] = 0,
+    latency_seconds: Annotated[float, typer.Option(help="Sample each latency for at least this long.", min=0.0)] = 0.4,
+    training_device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    proxy_iterations: Annotated[int, typer.Option(help="Training iterations a candidate.", min=1)] = 400,
+    batch: Annotated[int, typer.Option(help="Images an iteration.", min=1)] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.05,
+    crop: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the training crop. Default: the whole input.")] = "",
+    scales: Annotated[str, typer.Option(help="MIN-MAX of the random training scale.")] = "0.75-1.5",
+    jitter: Annotated[float, typer.Option(help="Strength of the random colour jitter.", min=0.0)] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, frame order and augmentation.")] = 0,
+    max_scale: Annotated[float, typer.Option(help="Largest scale of a path.")] = 2.0,
+    max_width: Annotated[int, typer.Option(help="Most channels of a stage.")] = 1024,
+    max_depth: Annotated[int, typer.Option(help="Most blocks of a stage.")] = 64,
+    max_paths: Annotated[int, typer.Option(help="Most paths.")] = 3,
+    storage: Annotated[str, typer.Option(help="Database URL of the studies. Default: a journal file in the run.")] = "",
+    store: StorePath = None,
+    max_hours: MaxHours = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured and trained, and for how long.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run progressive scaling (Algorithm 1): expand a tiny network step by step into a family."""
+    from latency.environment import available_cores
+    from latency.measurement import TimingPlan
+    from lpsnet.data import DATASETS, DataSpec
+    from lpsnet.recipe import proxy_recipe
+    from search.config import SearchConfig
+    from search.space import Bounds
+
+    spec = DataSpec.parse(data)
+    height, width = parse_size(size) if size else DATASETS[spec.name].native_size
+    crop_height, crop_width = parse_size(crop, "--crop") if crop else (0, 0)
+    scale_min, scale_max = parse_span(scales, "--scales")
+    recipe = dataclasses.replace(
+        proxy_recipe(proxy_iterations),
+        batch_size=batch,
+        learning_rate=learning_rate,
+        crop_height=crop_height,
+        crop_width=crop_width,
+        scale_min=scale_min,
+        scale_max=scale_max,
+        jitter=jitter,
+    )
+    config = SearchConfig(
+        data=str(spec),
+        height=height,
+        width=width,
+        steps=steps,
+        start=start,
+        backend=backend,
+        device=device,
+        boundary=boundary,
+        threads=threads or available_cores(),
+        training_device=_training_device(training_device),
+        plan=TimingPlan(min_s=latency_seconds),
+        proxy=recipe,
+        bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
+        seed=seed,
+        storage=storage,
+    )
+    if dry_run:
+        _dry_run(config, store, as_json)
+        return
+    _drive(out or Path("runs") / spec.name, config, store, max_hours, as_json, remeasure=False)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    steps: Annotated[int | None, typer.Option(help="Go on to this many steps in all.", min=0)] = None,
+    remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure all latencies anew in this environment.")] = False,
+    store: StorePath = None,
+    max_hours: MaxHours = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run where it stopped: what was measured and trained is not done again."""
+    from search.run import read_header
+
+    config = read_header(run).config
+    if steps is not None:
+        config = dataclasses.replace(config, steps=steps)
+    _drive(run, config, store, max_hours, as_json, remeasure=remeasure)
+
+
+def show(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_json: AsJson = False) -> None:
+    """Show a run's chain and all its candidates."""
+    from search.report import candidates_frame, family_frame
+    from search.run import Run
+    from search.runner import replay
+
+    opened = Run.read(run)
+    progress = replay(opened)
+    if as_json:
+        _print_json(opened, progress)
+        return
+    for step in progress.steps:
+        print_step(step)
+    frame = family_frame(opened, progress.steps)
+    columns = [name for name in frame.columns if name not in ("architecture", "weights", "warnings")]
+    rows = [[_cell(value) for value in row] for row in frame[columns].itertuples(index=False)]
+    print_table(f"{run}: {len(progress.steps)} networks, {len(candidates_frame(opened, progress.steps))} trained", columns, rows)
+    _print_state(opened.config.steps, progress)
+
+
+def _drive(out: Path, config: SearchConfig, store: Path | None, max_hours: float | None, as_json: bool, *, remeasure: bool) -> None:
+    """Open the run, advance it, write the derived files, and say how it ended."""
+    from latency.store import Store, default_store_path
+    from search.executor import LocalExecutor, current_environment
+    from search.report import write_report
+    from search.run import Run
+    from search.runner import advance
+
+    environment = current_environment(config)
+    with Live() as live:
+        live.decided = (lambda step: None) if as_json else print_step  # type: ignore[method-assign]
+        executor = LocalExecutor(config, Store(store or default_store_path()), live)
+        run = Run.start(out, config, executor.proxy.class_names, environment, remeasure=remeasure)
+        try:
+            progress = advance(run, executor, live, lambda so_far: write_report(run, so_far.steps), max_hours=max_hours)
+        except KeyboardInterrupt:
+            raise typer.Exit(complain(f"stopped; go on with: lps-search resume {out}", 130)) from None
+        finally:
+            run.close()
+    if as_json:
+        _print_json(run, progress)
+    else:
+        _print_state(config.steps, progress, out)
+    if progress.stopped:
+        raise typer.Exit(complain(progress.stopped, 1))
+
+
+def print_step(step: Step) -> None:
+    """Print a decided step: every candidate with expansion, k, latency, mIoU and slope; the chosen one stands out."""
+    from search.expand import Failure
+    from search.report import slope_text
+
+    if step.parent is None:
+        print(f"step 0: {step.chosen.architecture}  {step.chosen.latency_ms:.3f} ms  {step.chosen.miou_percent:.2f} mIoU")
+        return
+    rows = []
+    for trial in step.trials:
+        failed = isinstance(trial.outcome, Failure)
+        gain = "-" if isinstance(trial.outcome, Failure) else f"{trial.outcome - step.parent.miou_percent:+.2f}"
+        rows.append(
+            [
+                " = ".join(name for name, _ in trial.candidate.expansions),
+                trial.candidate.expansions[0][1],
+                str(trial.candidate.architecture),
+                f"{trial.candidate.latency_ms:.3f}",
+                trial.outcome.reason if isinstance(trial.outcome, Failure) else f"{trial.outcome:.2f}",
+                gain,
+                slope_text(trial.slope),
+                "chosen" if trial is step.chosen_trial else ("failed" if failed else ""),
+            ]
+        )
+    title = (
+        f"step {step.number}: from {step.parent.latency_ms:.3f} ms and {step.parent.miou_percent:.2f} mIoU, "
+        f"latency target {step.target_ms:.3f} ms"
+    )
+    columns = ["expansion", "k", "network", "ms", "mIoU %", "gain", "gain/ms", ""]
+    print_table(title, columns, rows, marked=step.trials.index(step.chosen_trial))
+    for name, reason in step.skipped.items():
+        print(f"{name}: {reason}")
+    for warning in step.warnings:
+        print(f"note: {warning}")
+
+
+def _print_state(wanted: int, progress: Progress, out: Path | None = None) -> None:
+    taken = max(0, len(progress.steps) - 1)
+    where = f"; the family, its weights and its figure are in {out}" if out is not None else ""
+    if progress.out_of_time:
+        print(f"{taken} of {wanted} steps taken, then --max-hours was over{where}; go on with: lps-search resume {out}")
+    else:
+        print(f"{taken} of {wanted} steps taken{where}")
+
+
+def _print_json(run: Run, progress: Progress) -> None:
+    from search.report import candidates_frame, family_frame
+
+    family, candidates = family_frame(run, progress.steps), candidates_frame(run, progress.steps)
+    print(
+        json.dumps(
+            {
+                "run": str(run.path),
+                "steps": max(0, len(progress.steps) - 1),
+                "wanted": run.config.steps,
+                "stopped": progress.stopped,
+                "out_of_time": progress.out_of_time,
+                "family": json.loads(family.to_json(orient="records")),
+                "candidates": json.loads(candidates.to_json(orient="records")),
+            }
+        )
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.4g}"
+    return str(value)
+
+
+def _training_device(name: str) -> str:
+    from lpsnet.errors import UserError
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"unknown training device {name!r}; there are: auto, cpu, cuda")
+    if name == "cpu":
+        return name
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("training device 'cuda': torch sees no CUDA device; use --training-device cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dry_run(config: SearchConfig, store: Path | None, as_json: bool) -> None:
+    """Print the plan of a search, with an estimate from a real latency and a few real iterations of its start."""
+    from latency.store import Store, default_store_path
+    from search.plan import plan_search
+
+    with Live() as live:
+        plan = plan_search(config, Store(store or default_store_path()), live)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(plan)))
+        return
+    rows = [[c.operation, c.architecture, f"{c.parameters:,}", f"{c.macs_giga:.3f}"] for c in plan.children]
+    print_table(f"step 1 from {config.start}: one unit of each operation", ["operation", "network", "parameters", "G MACs"], rows)
+    print(f"{config.steps} steps: about {plan.latencies} latencies and {plan.trainings} trainings of {config.proxy.iterations} iterations")
+    print(f"the start takes {plan.latency_s:.1f} s a latency and {plan.training_s:.1f} s a training here")
+    print(f"estimated time: {plan.total_s / 60:.0f} minutes, if networks grow by {plan.growth:.2f} in cost a step (as in the paper's Table 4)")

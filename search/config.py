@@ -1,0 +1,109 @@
+"""Everything that decides a search, as one frozen value that is stored with the run. Pure; nothing here runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from latency.measurement import BOUNDARIES, TimingPlan
+from lpsnet.architecture import Architecture
+from lpsnet.data import DataSpec
+from lpsnet.errors import UserError
+from lpsnet.recipe import TrainRecipe, proxy_recipe
+from search.space import Bounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """A search.
+
+    Args:
+        data: `NAME` or `NAME:PATH` of the data set.
+        height: input height in pixels, of training and of latency.
+        width: input width.
+        steps: steps to take after the start.
+        start: text or name of the first network.
+        backend: runtime the latency is measured with.
+        device: "cpu" or "cuda", for the latency.
+        boundary: where the timed graph ends; the paper times "scores".
+        threads: CPU threads of the runtime and of the training.
+        training_device: "cpu" or "cuda", for the proxy.
+        plan: warm-up and sampling of a latency.
+        proxy: how a candidate is trained.
+        bounds: what no network may exceed.
+        seed: of weights, order of frames and augmentation.
+        storage: database URL of the studies; empty for a journal file in the run's folder.
+
+    Raises:
+        UserError: a value outside its range; the message names it.
+    """
+
+    data: str
+    height: int
+    width: int
+    steps: int = 2
+    start: str = "N0"
+    backend: str = "ort"
+    device: str = "cpu"
+    boundary: str = "scores"
+    threads: int = 1
+    training_device: str = "cpu"
+    plan: TimingPlan = field(default_factory=TimingPlan)
+    proxy: TrainRecipe = field(default_factory=lambda: proxy_recipe(400))
+    bounds: Bounds = field(default_factory=Bounds)
+    seed: int = 0
+    storage: str = ""
+
+    def __post_init__(self) -> None:
+        DataSpec.parse(self.data)
+        # The text is stored canonically, so that a name and its text are the same start.
+        object.__setattr__(self, "start", str(Architecture.parse(self.start)))
+        for name in ("height", "width", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.steps < 0:
+            raise UserError(f"steps must not be negative, got {self.steps}")
+        if self.boundary not in BOUNDARIES:
+            raise UserError(f"unknown boundary {self.boundary!r}; there are: {', '.join(BOUNDARIES)}")
+        if not self.bounds.allow(self.start_architecture):
+            raise UserError(f"the start {self.start} lies outside the bounds {self.bounds}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Input size (height, width)."""
+        return (self.height, self.width)
+
+    @property
+    def start_architecture(self) -> Architecture:
+        """The first network."""
+        return Architecture.parse(self.start)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by field name."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> SearchConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            UserError: a field that is unknown or missing.
+        """
+        try:
+            parts = {"plan": TimingPlan(**values["plan"]), "proxy": TrainRecipe(**values["proxy"]), "bounds": Bounds(**values["bounds"])}
+            return cls(**{**values, **parts})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"the stored configuration does not fit this version: {error}") from error
+
+    def differences(self, other: SearchConfig) -> list[str]:
+        """What differs besides `steps` (which extends a run), each as `field: this, not that`."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return [f"{name}: {mine[name]!r}, not {theirs[name]!r}" for name in mine if name != "steps" and mine[name] != theirs[name]]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat

@@ -1,0 +1,100 @@
+"""Where the work of a search is done: here, in this process, one thing at a time, so that nothing disturbs a latency."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from latency.measure import measure
+from latency.measurement import Conditions, Environment, Measurement
+from latency.store import Store
+from lpsnet.architecture import Architecture
+from search.config import SearchConfig
+from search.observer import Observer
+
+if TYPE_CHECKING:
+    from lpsnet.training import Trained
+    from search.proxy import Proxy
+
+
+def subject(architecture: Architecture, num_classes: int) -> str:
+    """What a network is called in the latency store: its latency depends on the number of classes, too."""
+    return f"{architecture} classes={num_classes}"
+
+
+def conditions(config: SearchConfig, boundary: str | None = None) -> Conditions:
+    """The conditions a search measures under, at its own or at another boundary."""
+    return Conditions(
+        backend=config.backend,
+        device=config.device,
+        shape=(1, 3, *config.size),
+        boundary=boundary or config.boundary,
+        threads=config.threads,
+        plan=config.plan,
+    )
+
+
+def current_environment(config: SearchConfig) -> Environment:
+    """The environment a search of this configuration measures in on this machine.
+
+    Raises:
+        BackendError: the backend is unknown or cannot be used here.
+    """
+    from latency.backends import usable_backend
+    from latency.environment import environment
+
+    return environment(usable_backend(config.backend, config.device), config.device)
+
+
+class LocalExecutor:
+    """Measures and trains in this process.
+
+    Args:
+        config: the search.
+        store: this machine's latency store; what it holds is not measured again.
+        observer: told of the progress of each training.
+    """
+
+    def __init__(self, config: SearchConfig, store: Store, observer: Observer) -> None:
+        self._config = config
+        self._store = store
+        self._observer = observer
+        self._proxy: Proxy | None = None
+
+    @property
+    def proxy(self) -> Proxy:
+        """The proxy, opened on first use. Raises `DataError` for data that is not as expected."""
+        if self._proxy is None:
+            from search.proxy import Proxy
+
+            self._proxy = Proxy(self._config, self._observer)
+        return self._proxy
+
+    def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
+        """Latency of the deployed network with the data set's classes. Raises `MeasurementFailed`."""
+        from latency.protocols import MeasurementFailed
+        from lpsnet.network import LPSNet
+
+        at = conditions(self._config, boundary)
+        classes = len(self.proxy.class_names)
+        try:
+            network = LPSNet(architecture, classes, deployed=True)
+        except (MemoryError, RuntimeError) as error:
+            raise MeasurementFailed(f"the network cannot be built: {error}") from error
+        return measure(
+            network,
+            size=self._config.size,
+            backend=at.backend,
+            device=at.device,
+            boundary=at.boundary,
+            threads=at.threads,
+            plan=at.plan,
+            subject=subject(architecture, classes),
+            store=self._store,
+        )
+
+    def train(self, architecture: Architecture) -> tuple[Trained, float]:
+        """Train a candidate; returns it with the seconds that took. Raises `TrainingFailed`."""
+        start = time.perf_counter()
+        trained = self.proxy.score(architecture)
+        return trained, time.perf_counter() - start

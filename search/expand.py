@@ -1,0 +1,291 @@
+"""Algorithm 1, progressive scaling (paper section 3.4), as a pure generator that asks and is told.
+
+It yields what it wants measured or trained and is sent the answers, so it holds no file, device, clock or randomness;
+the same answers give the same chain. Where the paper is silent:
+
+- k runs over every legal value up to `WINDOW` beyond the first whose latency is at or above the target, because a
+  wider network may be faster; a gap of 0 ends it, and the smallest k wins a tie.
+- A candidate that is not slower than its parent has no finite slope: it ranks above all others if it gains mIoU and
+  below all others if it does not.
+- Equal slopes are decided by the larger gain, then the lower latency, then the order of Table 1.
+- Where every gain is negative the rule still holds: the largest slope is taken, and the step carries a warning.
+- A measurement that fails ends its operation there (what lies beyond is larger still); the values before it count.
+- A candidate whose training fails is recorded and passed over. Where none is left, the search stops.
+- Operations that lead to the same network are one candidate, trained once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+
+from lpsnet.architecture import Architecture
+from search.space import OPERATIONS, Bounds, Operation, expansion
+
+WINDOW = 3
+"""How many k beyond the first at or above the target are tried."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An answer that could not be had, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Asks for the latency, in milliseconds, of each network."""
+
+    step: int
+    architectures: tuple[Architecture, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that a step may take: the operations and their k that lead to it, and its latency."""
+
+    architecture: Architecture
+    expansions: tuple[tuple[str, int], ...]
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Train:
+    """Asks for the validation mIoU, in percent, of each candidate. `parent` is None for the start."""
+
+    step: int
+    parent: Architecture | None
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network of the chain with its latency and mIoU."""
+
+    architecture: Architecture
+    latency_ms: float
+    miou_percent: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate of a step with its outcome.
+
+    Args:
+        candidate: the network.
+        outcome: mIoU in percent, or why there is none.
+        slope: gain in mIoU over gain in latency (Eq. 5), percent a millisecond; NaN without an outcome.
+    """
+
+    candidate: Candidate
+    outcome: float | Failure
+    slope: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """A decided step.
+
+    Args:
+        number: 0 for the start, which has no parent, target or rivals.
+        parent: the network expanded.
+        target_ms: L_T, the largest latency after one unit of any operation.
+        trials: every candidate, in the order of Table 1.
+        chosen: the new member of the chain.
+        skipped: operation by name, and why it (or what lies beyond some k) was not considered.
+        warnings: what a reader should know of the choice.
+    """
+
+    number: int
+    parent: Member | None
+    target_ms: float | None
+    trials: tuple[Trial, ...]
+    chosen: Member
+    skipped: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    @property
+    def chosen_trial(self) -> Trial:
+        """The trial that was taken."""
+        return next(trial for trial in self.trials if trial.candidate.architecture == self.chosen.architecture)
+
+
+Answers = Mapping[Architecture, float | Failure]
+"""What is sent for a request: a number or a failure for every network asked for."""
+
+Request = Measure | Train | Step
+
+
+class SearchStopped(Exception):
+    """The search cannot take another step; the message says why. What was decided before stays valid."""
+
+
+def expand(start: Architecture, *, steps: int, bounds: Bounds | None = None) -> Generator[Request, Answers | None, None]:
+    """Run Algorithm 1 from `start` for `steps` steps.
+
+    Yields `Measure` and `Train` requests, to be answered by `send` with a mapping from each architecture to a number or
+    a `Failure`; and a `Step` when one is decided (the start is step 0), to be answered with None.
+
+    Raises:
+        SearchStopped: the start fails, nothing can be expanded within the bounds, or every candidate of a step fails.
+    """
+    limits = bounds or Bounds()
+    if not limits.allow(start):
+        raise SearchStopped(f"the start {start} lies outside the bounds {limits}")
+    latencies: dict[Architecture, float | Failure] = {}
+    member = yield from _start(start, latencies)
+    for number in range(1, steps + 1):
+        target, candidates, skipped = yield from _candidates(number, member, latencies, limits)
+        answers = yield Train(number, member.architecture, candidates)
+        assert answers is not None
+        step = decide(number, member, target, candidates, answers, skipped)
+        yield step
+        member = step.chosen
+
+
+def _start(start: Architecture, latencies: dict[Architecture, float | Failure]) -> Generator[Request, Answers | None, Member]:
+    yield from _measure(0, (start,), latencies)
+    latency = latencies[start]
+    if isinstance(latency, Failure):
+        raise SearchStopped(f"the start {start} could not be measured: {latency.reason}")
+    candidate = Candidate(start, (), latency)
+    answers = yield Train(0, None, (candidate,))
+    assert answers is not None
+    outcome = answers[start]
+    if isinstance(outcome, Failure):
+        raise SearchStopped(f"the start {start} could not be trained: {outcome.reason}")
+    member = Member(start, latency, outcome)
+    yield Step(0, None, None, (Trial(candidate, outcome, math.nan),), member, {}, ())
+    return member
+
+
+def _measure(
+    step: int, architectures: Iterable[Architecture], latencies: dict[Architecture, float | Failure]
+) -> Generator[Request, Answers | None, None]:
+    """Ask for what is not known yet."""
+    unknown = tuple(dict.fromkeys(a for a in architectures if a not in latencies))
+    if unknown:
+        answers = yield Measure(step, unknown)
+        assert answers is not None
+        latencies.update({architecture: answers[architecture] for architecture in unknown})
+
+
+def _candidates(
+    number: int, parent: Member, latencies: dict[Architecture, float | Failure], bounds: Bounds
+) -> Generator[Request, Answers | None, tuple[float, tuple[Candidate, ...], dict[str, str]]]:
+    """Eq. 3 and 4: the target, and for every operation the network nearest to it."""
+    skipped: dict[str, str] = {}
+    ladders = {operation: [expansion(parent.architecture, operation, 1)] for operation in OPERATIONS}
+    for operation in [operation for operation, (first,) in ladders.items() if not bounds.allow(first)]:
+        skipped[operation.name] = "beyond the bounds at k = 1"
+        del ladders[operation]
+    yield from _measure(number, (ladder[0] for ladder in ladders.values()), latencies)
+    first = {operation: latencies[ladder[0]] for operation, ladder in ladders.items()}
+    for operation, latency in first.items():
+        if isinstance(latency, Failure):
+            skipped[operation.name] = f"k = 1 could not be measured: {latency.reason}"
+            del ladders[operation]
+    measured = [latency for latency in first.values() if not isinstance(latency, Failure)]
+    if not measured:
+        raise SearchStopped(f"step {number}: no expansion of {parent.architecture} could be measured ({_reasons(skipped)})")
+    target = max(measured)
+    yield from _climb(number, parent.architecture, ladders, target, latencies, bounds, skipped)
+    return target, _nearest(ladders, target, latencies), skipped
+
+
+def _climb(
+    number: int,
+    parent: Architecture,
+    ladders: dict[Operation, list[Architecture]],
+    target: float,
+    latencies: dict[Architecture, float | Failure],
+    bounds: Bounds,
+    skipped: dict[str, str],
+) -> Generator[Request, Answers | None, None]:
+    """Extend each operation's networks, k = 1, 2, ..., a round of measurements at a time, until no larger k is due."""
+    climbing = list(ladders)
+    while climbing:
+        still = []
+        for operation in climbing:
+            ladder = ladders[operation]
+            if not _complete([latencies[a] for a in ladder], target):
+                after = expansion(parent, operation, len(ladder) + 1)
+                if bounds.allow(after):
+                    ladder.append(after)
+                    still.append(operation)
+        yield from _measure(number, (ladders[operation][-1] for operation in still), latencies)
+        for operation in list(still):
+            latency = latencies[ladders[operation][-1]]
+            if isinstance(latency, Failure):
+                k = len(ladders[operation])
+                skipped[operation.name] = f"from k = {k} on, which could not be measured: {latency.reason}"
+                ladders[operation].pop()
+                still.remove(operation)
+        climbing = still
+
+
+def _complete(known: list[float | Failure], target: float) -> bool:
+    """Whether the latencies of k = 1, 2, ... hold every k that Eq. 4 must see."""
+    if known[-1] == target:
+        return True
+    passed = next((index for index, latency in enumerate(known) if isinstance(latency, float | int) and latency >= target), None)
+    return passed is not None and len(known) >= passed + 1 + WINDOW
+
+
+def _nearest(
+    ladders: Mapping[Operation, list[Architecture]], target: float, latencies: Mapping[Architecture, float | Failure]
+) -> tuple[Candidate, ...]:
+    """The network of each operation whose latency comes nearest the target, equal ones joined."""
+    found: dict[Architecture, Candidate] = {}
+    for operation, ladder in ladders.items():
+        known = {k: latency for k, a in enumerate(ladder, 1) if not isinstance(latency := latencies[a], Failure)}
+        k = min(known, key=lambda k: abs(known[k] - target))
+        network = ladder[k - 1]
+        before = found[network].expansions if network in found else ()
+        found[network] = Candidate(network, (*before, (operation.name, k)), known[k])
+    return tuple(found.values())
+
+
+def slope(gain_percent: float, cost_ms: float) -> float:
+    """Eq. 5: mIoU gained for each millisecond paid, both against the parent.
+
+    A network that costs nothing has no finite slope: infinity if it gains, minus infinity if it does not.
+    """
+    if cost_ms > 0:
+        return gain_percent / cost_ms
+    return math.inf if gain_percent > 0 else -math.inf
+
+
+def decide(
+    number: int, parent: Member, target_ms: float, candidates: tuple[Candidate, ...], answers: Answers, skipped: Mapping[str, str]
+) -> Step:
+    """Take the candidate with the largest slope.
+
+    Raises:
+        SearchStopped: every candidate failed.
+    """
+    trials = []
+    for candidate in candidates:
+        outcome = answers[candidate.architecture]
+        value = math.nan
+        if not isinstance(outcome, Failure):
+            value = slope(outcome - parent.miou_percent, candidate.latency_ms - parent.latency_ms)
+        trials.append(Trial(candidate, outcome, value))
+    scored = [(trial, trial.outcome) for trial in trials if not isinstance(trial.outcome, Failure)]
+    if not scored:
+        failures = {t.candidate.expansions[0][0]: t.outcome.reason for t in trials if isinstance(t.outcome, Failure)}
+        raise SearchStopped(f"step {number}: every candidate failed ({_reasons(failures)})")
+    best, miou = max(scored, key=lambda pair: (pair[0].slope, pair[1], -pair[0].candidate.latency_ms))
+    warnings = []
+    if miou <= parent.miou_percent:
+        warnings.append(f"no candidate gains mIoU for its latency; the step goes from {parent.miou_percent:.2f} to {miou:.2f}")
+    if best.candidate.latency_ms <= parent.latency_ms:
+        warnings.append("the chosen candidate is not slower than its parent")
+    chosen = Member(best.candidate.architecture, best.candidate.latency_ms, miou)
+    return Step(number, parent, target_ms, tuple(trials), chosen, dict(skipped), tuple(warnings))
+
+
+def _reasons(failures: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in failures.items())

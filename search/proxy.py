@@ -1,0 +1,60 @@
+"""Perf(.) of Algorithm 1: a candidate trained shortly under the proxy recipe and scored on the validation split."""
+
+from __future__ import annotations
+
+from lpsnet.architecture import Architecture
+from lpsnet.data import DataSpec, open_split
+from lpsnet.errors import UserError
+from lpsnet.training import Trained, TrainingFailed, train
+from search.config import SearchConfig
+from search.observer import Observer
+
+
+class Proxy:
+    """Trains candidates of one search; the frames are decoded once, when the first candidate needs them.
+
+    Raises:
+        DataError: the data set is not laid out as expected.
+    """
+
+    def __init__(self, config: SearchConfig, observer: Observer) -> None:
+        spec = DataSpec.parse(config.data)
+        self._config = config
+        self._observer = observer
+        self.training = open_split(spec, "train", config.size)
+        self.validation = open_split(spec, "val", config.size)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.training.class_names
+
+    def score(self, architecture: Architecture) -> Trained:
+        """Train and score a candidate: on a CPU the same config and number of threads give the same result.
+
+        Raises:
+            TrainingFailed: the candidate cannot be trained: not finite, out of memory, or the input is too small.
+        """
+        import torch
+
+        torch.set_num_threads(self._config.threads)
+        for frames in (self.training, self.validation):
+            frames.hold(lambda done, total: self._observer.work("frames", done, total))
+        try:
+            return train(
+                architecture,
+                self.training,
+                self.validation,
+                self._config.proxy,
+                seed=self._config.seed,
+                device=self._config.training_device,
+                on_progress=self._observer.work,
+            )
+        except UserError:
+            raise
+        except (ValueError, MemoryError, torch.OutOfMemoryError) as error:
+            raise TrainingFailed(f"{type(error).__name__}: {error}") from error
+        except RuntimeError as error:
+            if "allocate memory" in str(error):  # torch raises no type of its own for a full host memory
+                raise TrainingFailed(f"out of memory: {error}") from error
+            raise

@@ -1,0 +1,174 @@
+"""The files derived from a run: `candidates.csv`, `family.csv` and `trajectory.png`. They can be deleted and rebuilt."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from latency.measurement import Measurement
+from lpsnet.architecture import Architecture
+from lpsnet.complexity import complexity
+from search.executor import conditions, subject
+from search.expand import Failure, Step, Trial
+from search.run import Run, RunError
+from search.study import TrainingKey, TrainingRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = {"depth": "#0072b2", "width": "#d55e00", "scale": "#009e73", "start": "#555555"}
+"""One colour a dimension, told apart by the colour-blind, too."""
+
+
+def write_report(run: Run, steps: list[Step]) -> None:
+    """Write the derived files of a run into its folder.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    try:
+        _replace(run.path / "candidates.csv", candidates_frame(run, steps))
+        _replace(run.path / "family.csv", family_frame(run, steps))
+        write_trajectory(run.path / "trajectory.png", run, steps)
+    except OSError as error:
+        raise RunError(f"cannot write the report of {run.path}: {error}") from error
+
+
+def _replace(path: Path, frame: pd.DataFrame) -> None:
+    temporary = path.with_suffix(".tmp")
+    frame.to_csv(temporary, index=False, float_format="%.6g")
+    temporary.replace(path)
+
+
+def expansion_text(trial: Trial) -> str:
+    """The operations that lead to a candidate, for example `depth-4 x7` or `scale-2 x1 = scale-3 x1`."""
+    return " = ".join(f"{name} x{k}" for name, k in trial.candidate.expansions) or "start"
+
+
+def candidates_frame(run: Run, steps: list[Step]) -> pd.DataFrame:
+    """One row a candidate of every decided step, the start included; IoU a class in columns of their own."""
+    rows: list[dict[str, Any]] = []
+    trials: dict[Architecture, str] = {}
+    for step in steps:
+        parent = trials[step.parent.architecture] if step.parent else ""
+        for trial in step.trials:
+            architecture = trial.candidate.architecture
+            key = TrainingKey(architecture=str(architecture), recipe=run.config.proxy, parent_trial=parent, seed=run.config.seed)
+            record = run.study.find(key) or TrainingRecord()
+            trials[architecture] = record.trial
+            rows.append(_candidate_row(run, step, trial, record))
+    return pd.DataFrame(rows)
+
+
+def _candidate_row(run: Run, step: Step, trial: Trial, record: TrainingRecord) -> dict[str, Any]:
+    architecture = trial.candidate.architecture
+    failed = isinstance(trial.outcome, Failure)
+    measured = _measured(run, architecture, run.config.boundary)
+    return {
+        "step": step.number,
+        "architecture": str(architecture),
+        "expansion": expansion_text(trial),
+        "k": trial.candidate.expansions[0][1] if trial.candidate.expansions else 0,
+        "target_ms": step.target_ms,
+        "latency_ms": trial.candidate.latency_ms,
+        "latency_stable": measured.verdict().stable if measured else None,
+        "miou_percent": None if failed else trial.outcome,
+        "failure": trial.outcome.reason if isinstance(trial.outcome, Failure) else "",
+        "slope": trial.slope,
+        "chosen": architecture == step.chosen.architecture,
+        "trial": record.trial,
+        "train_s": record.seconds,
+        "last_loss": record.curve[-1][1] if record.curve else None,
+        **{f"iou_{name}": value for name, value in zip(run.class_names, record.class_iou_percent, strict=False)},
+    }
+
+
+def family_frame(run: Run, steps: list[Step]) -> pd.DataFrame:
+    """One row a network of the chain, the columns of the paper's Table 4 and the latency to the labels beside them."""
+    return pd.DataFrame([_family_row(run, step) for step in steps])
+
+
+def _family_row(run: Run, step: Step) -> dict[str, Any]:
+    architecture = step.chosen.architecture
+    cost = complexity(architecture, len(run.class_names), run.config.size)
+    weights = run.weights_path(architecture)
+    labels = _measured(run, architecture, "labels")
+    return {
+        "step": step.number,
+        "expansion": expansion_text(step.chosen_trial),
+        "B": "-".join(map(str, architecture.depths)),
+        "C": "-".join(map(str, architecture.widths)),
+        "R": "-".join(f"{scale}/8" for scale in architecture.scales),
+        f"latency_{run.config.boundary}_ms": step.chosen.latency_ms,
+        **({"latency_labels_ms": labels.latency_ms if labels else None} if run.config.boundary != "labels" else {}),
+        "miou_percent": step.chosen.miou_percent,
+        "slope": step.chosen_trial.slope,
+        "parameters": cost.parameters,
+        "macs_giga": cost.macs / 1e9,
+        "architecture": str(architecture),
+        "weights": weights.relative_to(run.path) if weights.exists() else "",
+        "warnings": "; ".join(step.warnings),
+    }
+
+
+def _measured(run: Run, architecture: Architecture, boundary: str) -> Measurement | None:
+    found = run.store.find(subject(architecture, len(run.class_names)), conditions(run.config, boundary), run.environment)
+    return found if isinstance(found, Measurement) else None
+
+
+def write_trajectory(path: Path, run: Run, steps: list[Step]) -> None:
+    """The search as a picture (the paper's Fig. 7): every candidate, the chain, and the dimension taken at each step."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Axes = figure.add_subplot()
+    _draw_candidates(axes, steps)
+    chain = [step.chosen for step in steps]
+    axes.plot([m.latency_ms for m in chain], [m.miou_percent for m in chain], color="#222222", linewidth=1.2, zorder=2)
+    for step in steps:
+        dimension = _dimension(step.chosen_trial)
+        point = (step.chosen.latency_ms, step.chosen.miou_percent)
+        axes.scatter(*point, s=46, color=COLOURS[dimension], edgecolor="#222222", zorder=3)
+        axes.annotate(str(step.number), point, textcoords="offset points", xytext=(6, -12), fontsize=9)
+    for dimension, colour in COLOURS.items():
+        axes.scatter([], [], s=46, color=colour, edgecolor="#222222", label=dimension)
+    axes.scatter([], [], s=14, color="#bbbbbb", label="not taken")
+    axes.set_xscale("log")
+    axes.set_xlabel(f"latency to the {run.config.boundary} (ms, {run.config.backend} on {run.environment.device})", fontsize=9)
+    axes.set_ylabel("validation mIoU (%)")
+    axes.set_title(
+        f"{run.config.data.partition(':')[0]} at {run.config.height}x{run.config.width}, {run.config.proxy.iterations} iterations a candidate",
+        fontsize=10,
+    )
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="both", labelsize=8)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8, loc="lower right")
+    temporary = path.with_suffix(".tmp")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
+
+
+def _draw_candidates(axes: Axes, steps: list[Step]) -> None:
+    for step in steps:
+        for trial in step.trials:
+            if isinstance(trial.outcome, Failure) or trial.candidate.architecture == step.chosen.architecture:
+                continue
+            axes.scatter(trial.candidate.latency_ms, trial.outcome, s=14, color=COLOURS[_dimension(trial)], alpha=0.35, zorder=1)
+
+
+def _dimension(trial: Trial) -> str:
+    return trial.candidate.expansions[0][0].partition("-")[0] if trial.candidate.expansions else "start"
+
+
+def slope_text(value: float) -> str:
+    """A slope for a reader: a number, a free gain, or none."""
+    if math.isnan(value):
+        return "-"
+    return {math.inf: "free gain", -math.inf: "no gain"}.get(value, f"{value:.2f}")

@@ -1,0 +1,232 @@
+"""A run's folder: configuration, environment, studies, the latency rows used, and the chain's weights.
+
+    config.json  environment.json  study.journal  latency.sqlite  checkpoints/  candidates.csv  family.csv  trajectory.png
+
+The folder can be read on any machine; one driver at a time may write to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from latency.environment import package_version
+from latency.measurement import Environment
+from latency.store import Store
+from lpsnet.architecture import Architecture
+from lpsnet.errors import UserError
+from search.config import SearchConfig
+from search.study import TrainingStudy
+
+FORMAT = 1
+_PACKAGES = ("lps-search", "torch", "kornia", "numpy", "onnx", "onnxruntime", "onnxscript", "optuna", "pandas", "torchmetrics")
+
+
+class RunError(UserError):
+    """A run folder that is not there, cannot be written, is in use, or belongs to another search."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What `config.json` holds: the configuration, the data set's classes, and the name of the run's studies."""
+
+    config: SearchConfig
+    class_names: tuple[str, ...]
+    study: str
+
+
+class Run:
+    """An open run folder.
+
+    Use `Run.start` to create or continue one as its driver and `Run.read` to look at one.
+    """
+
+    def __init__(
+        self, path: Path, header: Header, environment: Environment, *, heal: bool, lock: IO[str] | None
+    ) -> None:
+        self.path = path
+        self.config = header.config
+        self.class_names = header.class_names
+        self.environment = environment
+        self.study = TrainingStudy(header.study, header.config.storage or str(path / "study.journal"), heal=heal)
+        self.store = Store(path / "latency.sqlite")
+        self._lock = lock
+
+    @classmethod
+    def start(
+        cls, path: Path, config: SearchConfig, class_names: tuple[str, ...], environment: Environment, *, remeasure: bool = False
+    ) -> Run:
+        """Create a run, or continue the one that lies at `path`, as its only driver.
+
+        Args:
+            path: the folder.
+            config: the search; where it continues a run, only its number of steps may differ.
+            class_names: of the data set.
+            environment: of the latency now.
+            remeasure: accept another environment and measure everything anew in it.
+
+        Raises:
+            RunError: the folder cannot be written, is being driven, or belongs to another configuration or environment.
+        """
+        _make_folder(path)
+        lock = _acquire(path)
+        try:
+            header = _settle_header(path, config, class_names)
+            _settle_environment(path, environment, remeasure=remeasure)
+            return cls(path, header, environment, heal=True, lock=lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """Open a run to look at it, also while it is being driven.
+
+        Raises:
+            RunError: `path` holds no run.
+        """
+        environment = _environment_of(_read_json(path / "environment.json"), path)
+        return cls(path, read_header(path), environment, heal=False, lock=None)
+
+    def close(self) -> None:
+        """Let another driver have the folder."""
+        self.store.close()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def weights_path(self, architecture: Architecture) -> Path:
+        """Where the trained weights of a network lie."""
+        return self.path / "checkpoints" / f"{architecture}.safetensors"
+
+
+def read_header(path: Path) -> Header:
+    """What `config.json` of the run at `path` says.
+
+    Raises:
+        RunError: `path` holds no run.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        raise RunError(f"{path} holds no run: {file.name} is missing; start one with lps-search expand --out {path}")
+    values = _read_json(file)
+    if values.get("format") != FORMAT:
+        raise RunError(f"{file} has format {values.get('format')!r}, expected {FORMAT}")
+    return Header(SearchConfig.from_dict(values["config"]), tuple(values["class_names"]), values["study"])
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error}") from error
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"run folder {path} cannot be made: {error}; name another one with --out") from error
+
+
+def _acquire(path: Path) -> IO[str]:
+    try:
+        lock = (path / "driver.lock").open("a+")
+    except OSError as error:
+        raise RunError(f"run folder {path} cannot be written: {error}; name another one with --out") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip()
+        lock.close()
+        raise RunError(f"run {path} is being driven by process {holder or 'unknown'}; one driver a run") from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _settle_header(path: Path, config: SearchConfig, class_names: tuple[str, ...]) -> Header:
+    """Write `config.json`, or compare it with the one that is there."""
+    file = path / "config.json"
+    name = f"{path.resolve().name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+    if file.exists():
+        known = read_header(path)
+        different = known.config.differences(config)
+        if known.class_names != class_names:
+            different.append(f"classes: {list(known.class_names)}, not {list(class_names)}")
+        if different:
+            raise RunError(f"run {path} was started with another configuration ({'; '.join(different)}); use it, or another --out")
+        if known.config.steps == config.steps:
+            return known
+        name = known.study
+    write_json(file, {"format": FORMAT, "study": name, "class_names": list(class_names), "config": config.to_dict()})
+    return Header(config, class_names, name)
+
+
+def _settle_environment(path: Path, environment: Environment, *, remeasure: bool) -> None:
+    file = path / "environment.json"
+    if file.exists():
+        different = _environment_of(_read_json(file), path).differences(environment)
+        if not different:
+            return
+        if not remeasure:
+            raise RunError(
+                f"run {path} was measured in another environment ({'; '.join(different)}); "
+                "go on there, or measure everything anew here with lps-search resume --remeasure"
+            )
+    software = {name: package_version(name) for name in _PACKAGES}
+    write_json(
+        file,
+        {
+            "latency": asdict(environment),
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "packages": software,
+            "commit": _commit(),
+            "command": " ".join(["lps-search", *sys.argv[1:]]),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+
+
+def _commit() -> str:
+    """The checkout's commit, with a plus sign where the source differs from it; empty outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "..", ":!../results") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise RunError(f"{path} cannot be read: expected an object, found {type(values).__name__}")
+    return values
+
+
+def _environment_of(values: dict[str, Any], path: Path) -> Environment:
+    try:
+        return Environment(**values["latency"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path / 'environment.json'} does not describe an environment: {error}") from error

@@ -1,0 +1,225 @@
+"""The shell around Algorithm 1: it answers the generator from the stores, else from the executor, and keeps the answers.
+
+Resuming is replaying: every answer is written before it is sent, so a killed run asks again and is answered from the
+stores. Looking at a run is replaying without an executor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from latency.measurement import Measurement
+from latency.protocols import MeasurementFailed
+from lpsnet.architecture import Architecture
+from search.executor import LocalExecutor, conditions, subject
+from search.expand import Answers, Candidate, Failure, Measure, SearchStopped, Step, Train, expand
+from search.observer import Observer
+from search.run import Run
+from search.study import TrainingKey, TrainingRecord
+
+LABELS = "labels"
+"""The boundary a finished network's latency is shown at beside the one that was searched by."""
+
+
+class NotYet(Exception):
+    """A question whose answer the stores do not hold, asked without an executor."""
+
+
+class OutOfTime(Exception):
+    """The time allowed for new work is over."""
+
+
+@dataclass
+class Progress:
+    """What a run has come to.
+
+    Args:
+        steps: decided steps, the start first.
+        stopped: why the search can take no further step; empty where it can, or is done.
+        out_of_time: whether it paused because the time allowed was over.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    stopped: str = ""
+    out_of_time: bool = False
+
+
+def replay(run: Run) -> Progress:
+    """What a run's stores hold, without measuring or training anything."""
+    return _advance(run, _Answerer(run, None, Observer(), _no_limit), Observer(), lambda progress: None)
+
+
+def advance(
+    run: Run,
+    executor: LocalExecutor,
+    observer: Observer,
+    on_step: Callable[[Progress], None],
+    *,
+    max_hours: float | None = None,
+) -> Progress:
+    """Take a run to its configured number of steps.
+
+    Args:
+        run: an open run, driven by this process.
+        executor: does what the stores cannot answer.
+        observer: told of progress.
+        on_step: called after each decided step with the progress so far, for the derived files.
+        max_hours: no new measurement or training begins after this many hours.
+    """
+    deadline = None if max_hours is None else time.monotonic() + max_hours * 3600
+
+    def check_time() -> None:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise OutOfTime
+
+    return _advance(run, _Answerer(run, executor, observer, check_time), observer, on_step)
+
+
+def _advance(run: Run, answerer: _Answerer, observer: Observer, on_step: Callable[[Progress], None]) -> Progress:
+    progress = Progress()
+    config = run.config
+    search = expand(config.start_architecture, steps=config.steps, bounds=config.bounds)
+    answers: Answers | None = None
+    observer.work("steps", 0, config.steps + 1)
+    try:
+        while True:
+            request = search.send(answers)
+            if isinstance(request, Measure):
+                answers = answerer.latencies(request)
+            elif isinstance(request, Train):
+                answers = answerer.scores(request)
+            else:
+                answers = None
+                progress.steps.append(request)
+                answerer.settle(request, progress.steps)
+                observer.work("steps", len(progress.steps), config.steps + 1)
+                on_step(progress)
+                observer.decided(request)
+    except StopIteration:
+        pass
+    except SearchStopped as stop:
+        progress.stopped = str(stop)
+    except NotYet:
+        pass
+    except OutOfTime:
+        progress.out_of_time = True
+    return progress
+
+
+def _no_limit() -> None:
+    return None
+
+
+class _Answerer:
+    """Answers requests from the run's stores, then from the executor, if there is one."""
+
+    def __init__(self, run: Run, executor: LocalExecutor | None, observer: Observer, check_time: Callable[[], None]) -> None:
+        self._run = run
+        self._executor = executor
+        self._observer = observer
+        self._check_time = check_time
+        self._num_classes = len(run.class_names)
+        self._trials: dict[Architecture, str] = {}
+
+    def latencies(self, request: Measure) -> dict[Architecture, float | Failure]:
+        """An answer to `Measure`."""
+        answers: dict[Architecture, float | Failure] = {}
+        total = len(request.architectures)
+        for number, architecture in enumerate(request.architectures):
+            self._observer.work("latencies", number, total, f"step {request.step}: {architecture}")
+            found = self._latency(architecture, self._run.config.boundary)
+            answers[architecture] = Failure(found) if isinstance(found, str) else found.latency_ms
+            self._observer.work("latencies", number + 1, total, f"step {request.step}: {architecture}")
+        return answers
+
+    def scores(self, request: Train) -> dict[Architecture, float | Failure]:
+        """An answer to `Train`."""
+        answers: dict[Architecture, float | Failure] = {}
+        total = len(request.candidates)
+        for number, candidate in enumerate(request.candidates):
+            self._observer.work("candidates", number, total, f"step {request.step}: {candidate.architecture}")
+            record = self._training(request, candidate)
+            answers[candidate.architecture] = Failure(record.failure) if record.miou_percent is None else record.miou_percent
+            self._trials[candidate.architecture] = record.trial
+            self._observer.work("candidates", number + 1, total, f"step {request.step}: {candidate.architecture}")
+        return answers
+
+    def settle(self, step: Step, steps: list[Step]) -> None:
+        """After a decision: the chosen network's latency to the labels, and no weights but those of the chain."""
+        if self._executor is None:
+            return
+        self._latency(step.chosen.architecture, LABELS)
+        chain = {member.chosen.architecture for member in steps}
+        for trial in step.trials:
+            if trial.candidate.architecture not in chain:
+                self._run.weights_path(trial.candidate.architecture).unlink(missing_ok=True)
+
+    def _latency(self, architecture: Architecture, boundary: str) -> Measurement | str:
+        store, name = self._run.store, subject(architecture, self._num_classes)
+        at = conditions(self._run.config, boundary)
+        found = store.find(name, at, self._run.environment)
+        if found is not None:
+            return found
+        if self._executor is None:
+            raise NotYet
+        self._check_time()
+        try:
+            measurement = self._executor.measure(architecture, boundary)
+        except MeasurementFailed as failure:
+            store.add_failure(name, at, self._run.environment, "", str(failure))
+            return str(failure)
+        store.add(measurement)
+        return measurement
+
+    def _training(self, request: Train, candidate: Candidate) -> TrainingRecord:
+        config, study = self._run.config, self._run.study
+        parent = self._trials[request.parent] if request.parent is not None else ""
+        key = TrainingKey(architecture=str(candidate.architecture), recipe=config.proxy, parent_trial=parent, seed=config.seed)
+        if (known := study.find(key)) is not None:
+            return known
+        if self._executor is None:
+            raise NotYet
+        self._check_time()
+        handle = study.begin(request.step, key, _attributes(candidate))
+        return study.finish(handle, key, self._train(candidate.architecture))
+
+    def _train(self, architecture: Architecture) -> TrainingRecord:
+        from lpsnet.checkpoint import save
+        from lpsnet.training import TrainingFailed
+
+        assert self._executor is not None
+        try:
+            trained, seconds = self._executor.train(architecture)
+        except TrainingFailed as failure:
+            return TrainingRecord(failure=str(failure))
+        path = self._run.weights_path(architecture)
+        config, result = self._run.config, trained.scores
+        metrics = {"miou_percent": result.miou_percent, "class_iou_percent": list(result.class_iou_percent)}
+        save(
+            path,
+            trained.network,
+            class_names=self._run.class_names,
+            input_size=config.size,
+            recipe=config.proxy.to_dict(),
+            metrics=metrics,
+        )
+        return TrainingRecord(
+            miou_percent=result.miou_percent,
+            class_iou_percent=result.class_iou_percent,
+            curve=trained.curve,
+            seconds=seconds,
+            weights=str(path.relative_to(self._run.path)),
+            weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+
+
+def _attributes(candidate: Candidate) -> dict[str, object]:
+    return {
+        "expansion": "+".join(f"{name} x{k}" for name, k in candidate.expansions) or "start",
+        "k": candidate.expansions[0][1] if candidate.expansions else 0,
+        "latency_ms": candidate.latency_ms,
+    }
+

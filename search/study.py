@@ -1,0 +1,201 @@
+"""The record of trainings: one Optuna study a step, one trial a training, in a journal file or any database.
+
+Every trial carries the key it answers (architecture, recipe, parent trial, seed, iterations), so that a run resumes by
+looking its questions up. A trial whose driver was killed is marked failed when the record is opened again and answers
+nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from lpsnet.errors import UserError
+from lpsnet.recipe import TrainRecipe
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+ORPHANED = "the driver ended before the training did"
+
+
+class StudyError(UserError):
+    """A record that cannot be opened or read; the message names the file or the database."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingKey:
+    """What a training answers: equal keys are one training."""
+
+    architecture: str
+    recipe: TrainRecipe
+    parent_trial: str
+    seed: int
+
+    def text(self) -> str:
+        """Canonical text; the recipe is named by its hash, its iterations stand apart."""
+        recipe = json.dumps(self.recipe.to_dict(), sort_keys=True)
+        digest = hashlib.sha256(recipe.encode()).hexdigest()[:16]
+        parts = [self.architecture, f"recipe={digest}", f"parent={self.parent_trial}", f"seed={self.seed}"]
+        return " ".join([*parts, f"iterations={self.recipe.iterations}"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """A finished training.
+
+    Args:
+        trial: name of the trial, `step/number`; empty before it is stored.
+        miou_percent: validation mIoU, None for a failure.
+        failure: why there is no score, empty otherwise.
+        class_iou_percent: IoU a class, None where a class never occurs.
+        curve: (iteration, mean loss) pairs.
+        seconds: training and validation.
+        weights: file in the run's folder, and its SHA-256; both empty for a failure.
+    """
+
+    trial: str = ""
+    miou_percent: float | None = None
+    failure: str = ""
+    class_iou_percent: tuple[float | None, ...] = ()
+    curve: tuple[tuple[int, float], ...] = ()
+    seconds: float = 0.0
+    weights: str = ""
+    weights_sha256: str = ""
+
+
+class TrainingStudy:
+    """The trainings of one run.
+
+    Args:
+        name: of the run; its studies are `name/step-00`, `name/step-01`, ...
+        storage: a journal file's path, or a database URL (with `://`).
+        heal: repair what a killed driver left. Only the one driver of the run may ask for it.
+
+    Raises:
+        StudyError: a journal damaged elsewhere than in its last line, or a database that cannot be reached.
+    """
+
+    def __init__(self, name: str, storage: str, *, heal: bool) -> None:
+        self.name = name
+        self._storage = _open_storage(storage, heal=heal)
+        self._studies: dict[int, optuna.Study] = {}
+        self._records: dict[str, TrainingRecord] = {}
+        for study_name in sorted(optuna.get_all_study_names(self._storage)):
+            prefix, _, step = study_name.rpartition("/step-")
+            if prefix == name:
+                self._read_step(int(step), heal=heal)
+
+    def find(self, key: TrainingKey) -> TrainingRecord | None:
+        """The training that answers a key, or None where none has finished."""
+        return self._records.get(key.text())
+
+    def begin(self, step: int, key: TrainingKey, attributes: dict[str, Any]) -> OpenTrial:
+        """Open a trial in state RUNNING with its key and what else is known; JSON values only."""
+        trial = self._study(step).ask()
+        named = {"key": key.text(), "architecture": key.architecture, "parent_trial": key.parent_trial, "seed": key.seed}
+        for name, value in {**named, "iterations": key.recipe.iterations, "recipe": key.recipe.to_dict(), **attributes}.items():
+            trial.set_user_attr(name, value)
+        return OpenTrial(step, trial.number, trial)
+
+    def finish(self, handle: OpenTrial, key: TrainingKey, record: TrainingRecord) -> TrainingRecord:
+        """Close a trial with its outcome and return the record with the trial's name."""
+        stored = dataclasses.replace(record, trial=f"step-{handle.step:02d}/{handle.number}")
+        handle.trial.set_user_attr("record", dataclasses.asdict(stored))
+        # The value itself is what makes the trial count, so it is written last.
+        if stored.miou_percent is None:
+            self._study(handle.step).tell(handle.number, state=TrialState.FAIL)
+        else:
+            self._study(handle.step).tell(handle.number, stored.miou_percent)
+        self._records[key.text()] = stored
+        return stored
+
+    def trials(self, step: int) -> list[FrozenTrial]:
+        """Every trial of a step, orphaned ones included, in the order begun."""
+        return self._study(step).get_trials(deepcopy=False) if step in self._studies else []
+
+    def _study(self, step: int) -> optuna.Study:
+        if step not in self._studies:
+            self._studies[step] = optuna.create_study(
+                study_name=f"{self.name}/step-{step:02d}",
+                storage=self._storage,
+                sampler=optuna.samplers.RandomSampler(),
+                direction="maximize",
+                load_if_exists=True,
+            )
+        return self._studies[step]
+
+    def _read_step(self, step: int, *, heal: bool) -> None:
+        study = self._study(step)
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state == TrialState.RUNNING and heal:
+                self._storage.set_trial_user_attr(trial._trial_id, "orphaned", ORPHANED)
+                study.tell(trial.number, state=TrialState.FAIL)
+            stored = trial.user_attrs.get("record")
+            if stored is not None and trial.state in (TrialState.COMPLETE, TrialState.FAIL):
+                if trial.state == TrialState.FAIL and not stored["failure"]:
+                    continue  # killed between its outcome and its end: it counts as not trained
+                self._records[trial.user_attrs["key"]] = _record(stored)
+
+
+@dataclass(frozen=True)
+class OpenTrial:
+    """A trial that runs: its step, its number within the step, and Optuna's own handle."""
+
+    step: int
+    number: int
+    trial: optuna.Trial
+
+
+def _record(stored: dict[str, Any]) -> TrainingRecord:
+    curve = tuple((int(iteration), float(loss)) for iteration, loss in stored["curve"])
+    return TrainingRecord(**{**stored, "curve": curve, "class_iou_percent": tuple(stored["class_iou_percent"])})
+
+
+def _open_storage(storage: str, *, heal: bool) -> JournalStorage | RDBStorage:
+    if "://" in storage:
+        try:
+            return RDBStorage(storage)
+        except Exception as error:  # SQLAlchemy and the database drivers share no base class
+            raise StudyError(f"study database cannot be opened: {str(error).splitlines()[0]}") from error
+    path = Path(storage)
+    if heal:
+        _heal_journal(path)
+    _check_journal(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return JournalStorage(JournalFileBackend(str(path)))
+    except (OSError, ValueError, KeyError) as error:
+        raise StudyError(f"study {path} cannot be opened: {error}") from error
+
+
+def _heal_journal(path: Path) -> None:
+    """Cut a torn last line, which the next write would be glued to, and remove a killed writer's lock."""
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    if path.exists():
+        with path.open("r+b") as file:
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            if whole != len(data):
+                file.truncate(whole)
+
+
+def _check_journal(path: Path) -> None:
+    if not path.exists():
+        return
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn, not corrupt
+        try:
+            json.loads(line)
+        except ValueError as error:
+            raise StudyError(f"study {path} is corrupt in line {number}: {error}; restore it, or start a new run with --out") from error
