@@ -116,7 +116,9 @@ class Environment:
     def differences(self, other: Environment) -> list[str]:
         """What differs, each as `name: this, not that`."""
         mine, theirs = (_flat(dataclasses.asdict(value)) for value in (self, other))
-        return [f"{name}: {mine.get(name)!r}, not {theirs.get(name)!r}" for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)]
+        return [
+            f"{name}: {mine.get(name)!r}, not {theirs.get(name)!r}" for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)
+        ]
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _parse(cls: type[Architecture], text: str) -> Architecture:
                 raise refuse(position, "a whole number")
             values.append(int(digits[0]))
             position = digits.end()
-            if letter != "R" and len(values) == STAGES or not text.startswith("-", position):
+            if (letter != "R" and len(values) == STAGES) or not text.startswith("-", position):
                 break
             position += 1
         if letter != "R" and len(values) < STAGES:
@@ -143,7 +143,7 @@ def _parse(cls: type[Architecture], text: str) -> Architecture:
     if position != len(text):
         raise refuse(position, f"the end, or '_' and a block ({', '.join(BLOCK_NAMES)}) or interaction ({', '.join(INTERACTION_NAMES)})")
     try:
-        return cls(*numbers, **extras)
+        return cls(numbers[0], numbers[1], numbers[2], **extras)
     except ArchitectureError as error:
         raise ArchitectureError(f"architecture {text!r}: {error}") from None
 

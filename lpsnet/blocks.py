@@ -44,6 +44,14 @@ class SepConv(nn.Module):
         )
 
 
+class Block(Protocol):
+    """What a block offers besides being a module."""
+
+    def deploy(self) -> nn.Sequential:
+        """The same function in eval mode without batch normalisation."""
+        ...
+
+
 class MakeBlock(Protocol):
     """How a block is made: channels in, channels out, stride, and whether it trains with parallel branches."""
 

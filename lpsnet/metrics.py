@@ -34,9 +34,7 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
         labels: class indices or `IGNORE_INDEX`, of the same shape.
         num_classes: number of classes.
     """
-    return multiclass_confusion_matrix(
-        predicted.flatten(), labels.flatten(), num_classes, ignore_index=IGNORE_INDEX, validate_args=False
-    )
+    return multiclass_confusion_matrix(predicted.flatten(), labels.flatten(), num_classes, ignore_index=IGNORE_INDEX, validate_args=False)
 
 
 def scores(confusion: Tensor) -> Scores:

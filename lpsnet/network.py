@@ -7,13 +7,15 @@ Does not cover training, weights on disk or latency.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from lpsnet.architecture import EIGHTHS, Architecture
-from lpsnet.blocks import BLOCKS, PLAIN
+from lpsnet.blocks import BLOCKS, PLAIN, Block
 from lpsnet.interactions import INTERACTIONS, resize
 
 STRIDES = (2, 2, 2, 2, 1)
@@ -37,12 +39,24 @@ class Path(nn.Module):
     def __init__(self, architecture: Architecture, *, branches: bool, deployed: bool) -> None:
         super().__init__()
         make, plain = BLOCKS[architecture.block], PLAIN[architecture.block]
-        self.stages = nn.ModuleList()
+        stages = []
         channels = pairwise((IMAGE_CHANNELS, *architecture.widths))
         for (before, after), depth, stride in zip(channels, architecture.depths, STRIDES, strict=True):
             shapes = [(before, after, stride)] + [(after, after, 1)] * (depth - 1)
             blocks = [plain(i, o, s) if deployed else make(i, o, s, branches=branches) for i, o, s in shapes]
-            self.stages.append(nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+
+    def stage(self, number: int, features: Tensor) -> Tensor:
+        """Run one stage, counted from 0, on (N, C, H, W)."""
+        output: Tensor = self.stages[number](features)
+        return output
+
+    def deploy_from(self, source: Path) -> None:
+        """Take over the folded blocks of a path in training form."""
+        for number, blocks in enumerate(source.stages):
+            assert isinstance(blocks, nn.Sequential)
+            self.stages[number] = nn.Sequential(*(cast(Block, block).deploy() for block in blocks))
 
 
 class LPSNet(nn.Module):
@@ -60,9 +74,7 @@ class LPSNet(nn.Module):
         ValueError: `num_classes` below 1.
     """
 
-    def __init__(
-        self, architecture: Architecture | str, num_classes: int = 19, *, branches: bool = True, deployed: bool = False
-    ) -> None:
+    def __init__(self, architecture: Architecture | str, num_classes: int = 19, *, branches: bool = True, deployed: bool = False) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
@@ -70,9 +82,7 @@ class LPSNet(nn.Module):
         self.num_classes = num_classes
         self.branches = branches and not deployed
         self.deployed = deployed
-        self.paths = nn.ModuleList(
-            Path(self.architecture, branches=branches, deployed=deployed) for _ in self.architecture.scales
-        )
+        self.paths = nn.ModuleList(Path(self.architecture, branches=branches, deployed=deployed) for _ in self.architecture.scales)
         self.interaction = INTERACTIONS[self.architecture.interaction]()
         self.head = nn.Conv2d(self.architecture.num_paths * self.architecture.widths[-1], num_classes, 1)
 
@@ -91,12 +101,16 @@ class LPSNet(nn.Module):
         """
         features = [resize(images, size) for size in self.path_sizes(images.shape[-2], images.shape[-1])]
         for stage in range(len(STRIDES)):
-            features = [path.stages[stage](x) for path, x in zip(self.paths, features, strict=True)]  # type: ignore[union-attr,operator,index]
+            features = [path.stage(stage, x) for path, x in zip(self._paths(), features, strict=True)]
             if stage in INTERACT_AFTER:
                 features = self.interaction(features)
         size = (features[0].shape[-2], features[0].shape[-1])
         joined = torch.cat([resize(x, size) for x in features], dim=1) if len(features) > 1 else features[0]
-        return self.head(joined)
+        scores: Tensor = self.head(joined)
+        return scores
+
+    def _paths(self) -> Iterator[Path]:
+        return (cast(Path, path) for path in self.paths)
 
     def path_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Input size of each path, (floor(H * r), floor(W * r)) in pixels. Raises as `forward` does."""
@@ -118,9 +132,8 @@ class LPSNet(nn.Module):
         if self.deployed:
             network.load_state_dict(self.state_dict())
             return network.to(device)
-        for path, source in zip(network.paths, self.paths, strict=True):
-            for stage, blocks in enumerate(source.stages):  # type: ignore[union-attr,arg-type]
-                path.stages[stage] = nn.Sequential(*(block.deploy() for block in blocks))  # type: ignore[union-attr,operator,union-attr,index]
+        for path, source in zip(network._paths(), self._paths(), strict=True):
+            path.deploy_from(source)
         network.head = copy.deepcopy(self.head)
         return network.to(device)
 

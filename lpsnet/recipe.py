@@ -56,7 +56,15 @@ class TrainRecipe:
     branches: bool = True
 
     def __post_init__(self) -> None:
-        least = {"iterations": 1, "batch_size": 1, "warmup_iterations": 0, "crop_height": 0, "crop_width": 0, "weight_decay": 0, "jitter": 0}
+        least = {
+            "iterations": 1,
+            "batch_size": 1,
+            "warmup_iterations": 0,
+            "crop_height": 0,
+            "crop_width": 0,
+            "weight_decay": 0,
+            "jitter": 0,
+        }
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise UserError(f"recipe: {name} must be at least {bound}, got {getattr(self, name)}")
@@ -74,7 +82,7 @@ class TrainRecipe:
         if iteration < self.warmup_iterations:
             return self.learning_rate * (iteration + 1) / self.warmup_iterations
         progress = (iteration - self.warmup_iterations) / max(1, self.iterations - self.warmup_iterations)
-        return self.learning_rate * (1 - progress) ** self.poly_power
+        return float(self.learning_rate * (1 - progress) ** self.poly_power)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by field name, for stores and checkpoints."""

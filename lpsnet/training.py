@@ -69,9 +69,7 @@ def train(
     return Trained(network=network, scores=evaluate(network, validation, on_progress=on_progress), curve=curve)
 
 
-def fit(
-    network: LPSNet, training: Frames, recipe: TrainRecipe, *, seed: int, on_progress: OnProgress
-) -> tuple[tuple[int, float], ...]:
+def fit(network: LPSNet, training: Frames, recipe: TrainRecipe, *, seed: int, on_progress: OnProgress) -> tuple[tuple[int, float], ...]:
     """Run the updates of `recipe` on `network` in place; returns its learning curve, (iteration, mean loss) pairs."""
     device = network.head.weight.device
     optimizer = _optimizer(network, recipe)
@@ -129,7 +127,7 @@ def evaluate(
     done = 0
     with torch.inference_mode():
         for batch in frames.batches(batch_size):
-            logits = network(normalise(batch.images.to(device).float() / 255))
+            logits = network(normalise(batch.images.to(device)))
             predicted = logits.max(1).indices  # ten times as fast as argmax on a CPU
             confusion += confusion_matrix(predicted, batch.labels.to(device).long(), frames.num_classes)
             done += len(batch.images)

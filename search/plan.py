@@ -108,6 +108,14 @@ def _training_seconds(config: SearchConfig, executor: LocalExecutor) -> float:
         if what == "iterations":
             marks.append(time.perf_counter())
 
-    train(config.start_architecture, frames, executor.proxy.validation, short, seed=config.seed, device=config.training_device, on_progress=mark)
+    train(
+        config.start_architecture,
+        frames,
+        executor.proxy.validation,
+        short,
+        seed=config.seed,
+        device=config.training_device,
+        on_progress=mark,
+    )
     validation_s = time.perf_counter() - marks[-1]
     return (marks[-1] - marks[0]) / (_TRIAL_ITERATIONS - 1) * config.proxy.iterations + validation_s

@@ -141,10 +141,9 @@ def write_trajectory(path: Path, run: Run, steps: list[Step]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel(f"latency to the {run.config.boundary} (ms, {run.config.backend} on {run.environment.device})", fontsize=9)
     axes.set_ylabel("validation mIoU (%)")
-    axes.set_title(
-        f"{run.config.data.partition(':')[0]} at {run.config.height}x{run.config.width}, {run.config.proxy.iterations} iterations a candidate",
-        fontsize=10,
-    )
+    name, recipe = run.config.data.partition(":")[0], run.config.proxy
+    title = f"{name} at {run.config.height}x{run.config.width}, {recipe.iterations} iterations a candidate"
+    axes.set_title(title, fontsize=10)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="x", which="both", labelsize=8)

@@ -49,9 +49,7 @@ class Run:
     Use `Run.start` to create or continue one as its driver and `Run.read` to look at one.
     """
 
-    def __init__(
-        self, path: Path, header: Header, environment: Environment, *, heal: bool, lock: IO[str] | None
-    ) -> None:
+    def __init__(self, path: Path, header: Header, environment: Environment, *, heal: bool, lock: IO[str] | None) -> None:
         self.path = path
         self.config = header.config
         self.class_names = header.class_names

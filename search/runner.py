@@ -222,4 +222,3 @@ def _attributes(candidate: Candidate) -> dict[str, object]:
         "k": candidate.expansions[0][1] if candidate.expansions else 0,
         "latency_ms": candidate.latency_ms,
     }
-

@@ -54,7 +54,7 @@ class CudaSession:
         self.found: dict[str, Any] = {"mode": "cuda graph", "tf32": torch.backends.cudnn.allow_tf32}
 
     def _record(self, module: nn.Module) -> Tensor:
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.inference_mode():
             # Lazy initialisation must not fall into the recording.
@@ -75,7 +75,7 @@ class CudaSession:
 
     def run_ms(self) -> float:
         """See `Session.run_ms`."""
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         self._graph.replay()
         end.record()

@@ -20,9 +20,14 @@ STD = (0.229, 0.224, 0.225)
 
 
 def normalise(images: Tensor) -> Tensor:
-    """RGB images (N, 3, H, W) in 0..1 to the network's input."""
-    mean, std = (torch.tensor(values, device=images.device).reshape(1, 3, 1, 1) for values in (MEAN, STD))
-    return (images - mean) / std
+    """RGB images (N, 3, H, W), uint8, to the network's input, float32."""
+    mean, std = _statistics(images.device)
+    return images.float().sub_(255 * mean).div_(255 * std)
+
+
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) for values in (MEAN, STD))
+    return mean, std
 
 
 class Augment:
@@ -43,12 +48,12 @@ class Augment:
         height, width = batch.images.shape[-2:]
         crop = (self.recipe.crop_height or height, self.recipe.crop_width or width)
         matrix = self._matrix(len(batch.images), (height, width), crop).to(batch.images.device)
-        # An image is moved by its mean before the warp, so that padding shows the mean colour.
-        mean = torch.tensor(MEAN, device=batch.images.device).reshape(1, 3, 1, 1)
-        images = warp_affine(batch.images.float() / 255 - mean, matrix, crop, mode="bilinear", padding_mode="zeros") + mean
+        # Normalised before the warp, so that padding with 0 shows the mean colour.
+        images = warp_affine(normalise(batch.images), matrix, crop, mode="bilinear", padding_mode="zeros")
         if self._jitter is not None:
-            images = self._jitter(images)
-        return normalise(images), warp_labels(batch.labels, matrix, crop)
+            mean, std = _statistics(images.device)
+            images = (self._jitter((images * std + mean).clamp_(0, 1)) - mean) / std
+        return images, warp_labels(batch.labels, matrix, crop)
 
     def _matrix(self, count: int, size: tuple[int, int], crop: tuple[int, int]) -> Tensor:
         """(count, 2, 3) matrices from pixels of a frame to pixels of its crop: scale, shift, and mirror."""

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lpsnet.data.frames import IGNORE_INDEX, DataError
 
-CLASS_NAMES = (
+CLASS_NAMES: tuple[str, ...] = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
 VOID = len(CLASS_NAMES)
@@ -43,7 +43,9 @@ class CamVid:
         self._pairs = [(image, label_folder / f"{image.stem}.png") for image in images]
         missing = [label for _, label in self._pairs if not label.is_file()]
         if missing:
-            raise DataError(f"camvid: {len(missing)} of {len(images)} images in {folder} have no label; the first one missing is {missing[0]}")
+            raise DataError(
+                f"camvid: {len(missing)} of {len(images)} images in {folder} have no label; the first one missing is {missing[0]}"
+            )
 
     def __len__(self) -> int:
         return len(self._pairs)

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-CLASS_NAMES: Final = (
+CLASS_NAMES: Final[tuple[str, ...]] = (
     "sky", "building", "fence", "tree", "road", "pavement", "verge", "car", "pole", "sign", "pedestrian",
 )  # fmt: skip
 SKY, BUILDING, FENCE, TREE, ROAD, PAVEMENT, VERGE, CAR, POLE, SIGN, PEDESTRIAN = range(len(CLASS_NAMES))
@@ -59,8 +59,8 @@ class Scene:
         self._ground(sun_is_left)
         self._backdrop()
         for depth in np.sort(self.rng.uniform(0.04, 1.0, int(self.rng.integers(8, 15)))):
-            thing = self.rng.choice((self._car, self._pole, self._pole, self._pedestrian))
-            thing(float(depth))
+            things = (self._car, self._pole, self._pole, self._pedestrian)
+            things[self.rng.integers(len(things))](float(depth))
         self.image *= self.rng.uniform(0.7, 1.15)
         self.image += self.rng.normal(0, 6, self.image.shape).astype(np.float32)
         return np.clip(self.image, 0, 255).astype(np.uint8), self.label
@@ -71,7 +71,7 @@ class Scene:
 
     def _box(self, top: float, bottom: float, left: float, right: float) -> tuple[slice, slice]:
         """Pixels of a box, at least one pixel each way, clipped to the image."""
-        t, b, l, r = int(round(top)), int(round(bottom)), int(round(left)), int(round(right))
+        t, b, l, r = round(top), round(bottom), round(left), round(right)
         b, r = max(b, t + 1), max(r, l + 1)
         return slice(max(t, 0), max(b, 0)), slice(max(l, 0), max(r, 0))
 
@@ -103,7 +103,11 @@ class Scene:
         side = self._colour(90, 150) + grain
         self._paint(below & (self.columns < left), side, PAVEMENT if sun_is_left else VERGE)
         self._paint(below & (self.columns > right), side, VERGE if sun_is_left else PAVEMENT)
-        dashes = below & (np.abs(self.columns - (left + right) / 2) < 0.012 * self.width * depth) & (np.sin(30 * np.sqrt(np.maximum(depth, 0))) > 0)
+        dashes = (
+            below
+            & (np.abs(self.columns - (left + right) / 2) < 0.012 * self.width * depth)
+            & (np.sin(30 * np.sqrt(np.maximum(depth, 0))) > 0)
+        )
         self._paint(dashes, np.array((225, 225, 225), np.float32), ROAD)
 
     def _backdrop(self) -> None:
@@ -157,4 +161,8 @@ class Scene:
         x = self.width * self.rng.uniform(0.05, 0.95)
         self._fill(self._box(row - 0.5 * person, row, x - 0.1 * person, x + 0.1 * person), self._colour(20, 120), PEDESTRIAN)
         self._fill(self._box(row - 0.85 * person, row - 0.5 * person, x - 0.14 * person, x + 0.14 * person), self._colour(), PEDESTRIAN)
-        self._fill(self._box(row - person, row - 0.85 * person, x - 0.07 * person, x + 0.07 * person), np.array((205, 165, 140), np.float32), PEDESTRIAN)
+        self._fill(
+            self._box(row - person, row - 0.85 * person, x - 0.07 * person, x + 0.07 * person),
+            np.array((205, 165, 140), np.float32),
+            PEDESTRIAN,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from lpsnet.errors import UserError
 from search.observer import Observer
@@ -59,7 +59,7 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]], *, marked
 class Live(Observer):
     """Progress bars on a terminal; on anything else a line now and then."""
 
-    _LABELS = {
+    _LABELS: ClassVar = {
         "steps": "steps",
         "latencies": "measuring",
         "candidates": "training",

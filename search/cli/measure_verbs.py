@@ -160,7 +160,10 @@ def latency_table(
     print_table(
         f"3x3 convolution, stride 1, {shape[0]}x{shape[1]}, {backend} on {device}",
         ["width", "latency ms", "G MACs", "G MACs/ms", "verdict"],
-        [[r.width, f"{r.latency_ms:.4f}", f"{r.macs_giga:.4f}", f"{r.efficiency:.3f}", "stable" if r.stable else "unstable"] for r in table],
+        [
+            [r.width, f"{r.latency_ms:.4f}", f"{r.macs_giga:.4f}", f"{r.efficiency:.3f}", "stable" if r.stable else "unstable"]
+            for r in table
+        ],
         marked=best,
     )
 

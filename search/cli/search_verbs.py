@@ -264,4 +264,6 @@ def _dry_run(config: SearchConfig, store: Path | None, as_json: bool) -> None:
     print_table(f"step 1 from {config.start}: one unit of each operation", ["operation", "network", "parameters", "G MACs"], rows)
     print(f"{config.steps} steps: about {plan.latencies} latencies and {plan.trainings} trainings of {config.proxy.iterations} iterations")
     print(f"the start takes {plan.latency_s:.1f} s a latency and {plan.training_s:.1f} s a training here")
-    print(f"estimated time: {plan.total_s / 60:.0f} minutes, if networks grow by {plan.growth:.2f} in cost a step (as in the paper's Table 4)")
+    print(
+        f"estimated time: {plan.total_s / 60:.0f} minutes, if networks grow by {plan.growth:.2f} in cost a step (as in the paper's Table 4)"
+    )
