@@ -11,7 +11,6 @@ from lpsnet.training import Trained, TrainingFailed, train
 from search.config import SearchConfig
 from search.observer import Observer
 
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 

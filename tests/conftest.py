@@ -1,0 +1,40 @@
+"""What all tests share: a store of their own, few threads, and a made CamVid folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads or writes the store of the machine it runs on."""
+    monkeypatch.setenv("LPS_SEARCH_STORE", str(tmp_path / "machine-store.sqlite"))
+    yield
+
+
+@pytest.fixture
+def make_camvid(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a small folder in CamVid's layout and returns it."""
+
+    def make(counts: dict[str, int] | None = None, size: tuple[int, int] = (32, 48), suffix: str = ".png") -> Path:
+        root = tmp_path / "camvid"
+        rng = np.random.default_rng(0)
+        for split, count in (counts or {"train": 4, "val": 2}).items():
+            (root / split).mkdir(parents=True)
+            (root / f"{split}annot").mkdir()
+            for index in range(count):
+                image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+                label = rng.integers(0, 12, size, dtype=np.uint8)
+                Image.fromarray(image).save(root / split / f"frame{index}{suffix}")
+                Image.fromarray(label).save(root / f"{split}annot" / f"frame{index}.png")
+        return root
+
+    return make
