@@ -109,7 +109,7 @@ def _family_row(run: Run, step: Step) -> dict[str, Any]:
         "parameters": cost.parameters,
         "macs_giga": cost.macs / 1e9,
         "architecture": str(architecture),
-        "weights": weights.relative_to(run.path) if weights.exists() else "",
+        "weights": str(weights.relative_to(run.path)) if weights.exists() else "",
         "warnings": "; ".join(step.warnings),
     }
 

@@ -91,8 +91,8 @@ class Run:
         Raises:
             RunError: `path` holds no run.
         """
-        environment = _environment_of(_read_json(path / "environment.json"), path)
-        return cls(path, read_header(path), environment, heal=False, lock=None)
+        header = read_header(path)
+        return cls(path, header, _environment_of(_read_json(path / "environment.json"), path), heal=False, lock=None)
 
     def close(self) -> None:
         """Let another driver have the folder."""

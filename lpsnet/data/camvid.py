@@ -68,8 +68,8 @@ class CamVid:
 
 def _open(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:
+            image.load()
+            return image
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise DataError(f"{path}: cannot be read as an image: {error}") from error
-    return image

@@ -187,11 +187,11 @@ def parse_widths(text: str) -> tuple[int, ...]:
     found: set[int] = set()
     for part in text.split(","):
         span, _, step = part.strip().partition(":")
-        first, _, last = span.partition("-")
-        numbers = (first, last or first, step or "1")
+        first, dash, last = span.partition("-")
+        numbers = (first, last if dash else first, step or "1")
         if not all(number.isdigit() and int(number) for number in numbers):
             raise UserError(f"--widths takes numbers and ranges such as 1-17,24-72:8, got {part.strip()!r}")
-        found.update(range(int(first), int(last or first) + 1, int(step or 1)))
+        found.update(range(int(numbers[0]), int(numbers[1]) + 1, int(numbers[2])))
     if not found:
         raise UserError(f"--widths names no width: {text!r}")
     return tuple(sorted(found))

@@ -155,13 +155,13 @@ def _drive(out: Path, config: SearchConfig, store: Path | None, max_hours: float
         try:
             progress = advance(run, executor, live, lambda so_far: write_report(run, so_far.steps), max_hours=max_hours)
         except KeyboardInterrupt:
-            raise typer.Exit(complain(f"stopped; go on with: lps-search resume {out}", 130)) from None
-        finally:
             run.close()
+            raise typer.Exit(complain(f"stopped; go on with: lps-search resume {out}", 130)) from None
     if as_json:
         _print_json(run, progress)
     else:
         _print_state(config.steps, progress, out)
+    run.close()
     if progress.stopped:
         raise typer.Exit(complain(progress.stopped, 1))
 

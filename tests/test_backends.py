@@ -1,0 +1,529 @@
+"""Every runtime under one contract, the way in through `measure`, the exported graph, and latency tables of layers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latency import measure
+from latency.backends import BACKENDS, DEVICES, usable_backend
+from latency.environment import available_cores, environment
+from latency.export import LABEL_TOLERANCE, OPSET, TOLERANCE, check_agreement, seeded_input, to_onnx
+from latency.measure import at_boundary, deployed
+from latency.measurement import Conditions, TimingPlan
+from latency.protocols import Backend, BackendError, MeasurementFailed, Session
+from latency.store import Store
+from latency.table import STACK, ConvRow, conv_table
+from lpsnet.network import LPSNet
+
+# `latency.measure` as an attribute is the function; its module is needed to put another backend under it.
+MEASURE = importlib.import_module("latency.measure")
+
+QUICK = TimingPlan(warmup_s=0, min_samples=5, min_s=0, max_s=60)
+CASES = [
+    pytest.param(name, device, id=f"{name}-{device}", marks=[pytest.mark.gpu] if device == "cuda" else [])
+    for name in BACKENDS
+    for device in DEVICES
+]
+SIDES = {"cpu": (32, 256), "cuda": (64, 1024)}
+"""A small and a much bigger image by device: beyond the cost of a launch on a GPU, cheap on a CPU."""
+
+
+class Small(nn.Module):
+    """Two convolutions with score maps at a quarter of the size; `forward` resizes them as a segmentation network does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, 4, 1)
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def scores(self, images: Tensor) -> Tensor:
+        result: Tensor = self.head(self.body(images).relu())
+        return result
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.interpolate(self.scores(images), size=images.shape[-2:], mode="bilinear", align_corners=True)
+
+
+class Watched:
+    """A backend that counts its loads, keeps what it was given, and may be made to fail or to err."""
+
+    def __init__(self, inner: Backend, failure: BaseException | None = None, bias: float = 0.0) -> None:
+        self.name = inner.name
+        self.loads: list[nn.Module] = []
+        self._inner = inner
+        self._failure = failure
+        self._bias = bias
+
+    def unavailable(self, device: str) -> str | None:
+        return self._inner.unavailable(device)
+
+    def versions(self) -> dict[str, str]:
+        return self._inner.versions()
+
+    @contextlib.contextmanager
+    def load(self, module: nn.Module, conditions: Conditions) -> Iterator[Session]:
+        self.loads.append(module)
+        if self._failure is not None:
+            raise self._failure
+        with self._inner.load(module, conditions) as session:
+            inner_infer: Callable[[np.ndarray], np.ndarray] = session.infer
+            if self._bias:
+                session.infer = lambda image: inner_infer(image) + self._bias  # type: ignore[method-assign]
+            yield session
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watched]:
+    """Puts a watched backend under `measure`."""
+
+    def put(name: str = "torch", **how: Any) -> Watched:
+        watched = Watched(BACKENDS[name](), **how)
+        monkeypatch.setattr(MEASURE, "usable_backend", lambda asked, device: watched)
+        return watched
+
+    return put
+
+
+@pytest.fixture
+def store(own_store: None) -> Iterator[Store]:
+    from latency.store import default_store_path
+
+    opened = Store(default_store_path())
+    yield opened
+    opened.close()
+
+
+def usable(name: str, device: str) -> Backend:
+    try:
+        return usable_backend(name, device)
+    except BackendError as missing:
+        pytest.skip(str(missing))
+
+
+def conditions(name: str, device: str, size: tuple[int, int] = (32, 48), boundary: str = "logits", threads: int = 1) -> Conditions:
+    return Conditions(backend=name, device=device, shape=(1, 3, *size), boundary=boundary, threads=threads, plan=QUICK)
+
+
+def normalised(network: LPSNet) -> LPSNet:
+    """The network with normalisations that are no identity, so that leaving them out or folding them wrongly shows."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values, low, high in ((layer.weight, 0.5, 1.5), (layer.bias, -0.5, 0.5), (layer.running_mean, -0.5, 0.5)):
+                values.data.uniform_(low, high, generator=generator)
+            layer.running_var.uniform_(0.5, 2.0, generator=generator)
+    return network
+
+
+@pytest.mark.parametrize(("name", "device"), CASES)
+class TestEveryBackend:
+    def test_output_agrees_with_torch_for_any_image(self, name: str, device: str) -> None:
+        backend, module, at = usable(name, device), Small().eval(), conditions(name, device)
+        with torch.inference_mode():
+            images = [torch.randn(at.shape, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+            expected = [module(image).numpy() for image in images]
+        with backend.load(module, at) as session:
+            found = [session.infer(image.numpy()) for image in images]
+        for mine, theirs in zip(found, expected, strict=True):
+            assert mine.dtype == np.float32
+            np.testing.assert_allclose(mine, theirs, atol=1e-4)
+        assert np.abs(expected[0] - expected[1]).max() > 1e-2
+
+    def test_times_are_positive_and_finite(self, name: str, device: str) -> None:
+        with usable(name, device).load(Small().eval(), conditions(name, device)) as session:
+            times = [session.run_ms() for _ in range(10)]
+        assert all(math.isfinite(value) and value > 0 for value in times)
+        assert session.clock == ("perf_counter" if device == "cpu" or name == "ort" else "cuda-events")
+
+    def test_a_much_bigger_image_takes_longer(self, name: str, device: str) -> None:
+        backend = usable(name, device)
+        module = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU()).eval()
+        medians = []
+        for side in SIDES[device]:
+            with backend.load(module, conditions(name, device, (side, side))) as session:
+                medians.append(statistics.median([session.run_ms() for _ in range(15)][5:]))
+        small, big = SIDES[device]
+        assert (big / small) ** 2 >= 16
+        assert medians[1] > 2 * medians[0]
+
+    def test_what_the_runtime_reports_can_be_written_as_json(self, name: str, device: str) -> None:
+        with usable(name, device).load(Small().eval(), conditions(name, device)) as session:
+            assert session.found
+            assert json.loads(json.dumps(session.found)) == session.found
+
+    def test_versions_name_the_runtime_and_can_be_written_as_json(self, name: str, device: str) -> None:
+        versions = usable(name, device).versions()
+        assert json.loads(json.dumps(versions)) == versions
+        assert versions[{"ort": "onnxruntime"}.get(name, name)]
+
+    def test_the_threads_of_torch_are_put_back(self, name: str, device: str) -> None:
+        backend, before = usable(name, device), torch.get_num_threads()
+        other = 1 if before > 1 else 2
+        with backend.load(Small().eval(), conditions(name, device, threads=other)):
+            pass
+        assert torch.get_num_threads() == before
+        with pytest.raises(KeyError), backend.load(Small().eval(), conditions(name, device, threads=other)):
+            raise KeyError
+        assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", list(BACKENDS))
+def test_a_cpu_runtime_uses_the_threads_asked_for(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: list[onnxruntime.SessionOptions] = []
+    real = onnxruntime.InferenceSession
+
+    def spy(graph: bytes, given: onnxruntime.SessionOptions, **rest: Any) -> onnxruntime.InferenceSession:
+        options.append(given)
+        return real(graph, given, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    with BACKENDS[name]().load(Small().eval(), conditions(name, "cpu", threads=threads)):
+        in_force = {"torch": torch.get_num_threads, "ort": lambda: options[0].intra_op_num_threads}[name]()
+    assert in_force == threads
+
+
+def test_ort_runs_one_operator_at_a_time_with_all_optimisations(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: list[onnxruntime.SessionOptions] = []
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda graph, given, **rest: options.append(given) or real(graph, given, **rest))
+    with BACKENDS["ort"]().load(Small().eval(), conditions("ort", "cpu")) as session:
+        assert session.found == {"providers": ["CPUExecutionProvider"], "opset": OPSET}
+    assert options[0].execution_mode == onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    assert options[0].graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+def test_a_graph_that_ort_cannot_load_fails_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latency.backends.ort.to_onnx", lambda module, shape: b"no graph")
+    with (
+        pytest.raises(MeasurementFailed, match="ONNX Runtime cannot load the graph: "),
+        BACKENDS["ort"]().load(Small(), conditions("ort", "cpu")),
+    ):
+        pass
+
+
+class TestChoosingABackend:
+    def test_an_unknown_name_lists_the_known_ones(self) -> None:
+        with pytest.raises(BackendError, match="unknown backend 'openvino'; there are: ort, torch"):
+            measure(Small(), size=(32, 48), backend="openvino")
+
+    def test_an_unknown_device_lists_the_known_ones(self) -> None:
+        with pytest.raises(BackendError, match="unknown device 'tpu'; there are: cpu, cuda"):
+            measure(Small(), size=(32, 48), device="tpu")
+
+    def test_an_unknown_boundary_lists_the_known_ones(self) -> None:
+        with pytest.raises(ValueError, match="unknown boundary 'pixels'; there are: scores, logits, labels"):
+            measure(Small(), size=(32, 48), backend="torch", boundary="pixels")
+
+    def test_torch_without_a_gpu_says_what_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(BackendError, match=r"backend 'torch' cannot be used on cuda: .*no CUDA device; .* needed"):
+            usable_backend("torch", "cuda")
+
+    def test_ort_without_a_provider_says_how_to_get_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+        with pytest.raises(
+            BackendError, match=r"backend 'ort' cannot be used on cuda: .*CUDAExecutionProvider; pip install onnxruntime-gpu"
+        ):
+            usable_backend("ort", "cuda")
+
+    def test_the_table_of_backends_is_read_only(self) -> None:
+        with pytest.raises(TypeError):
+            BACKENDS["mine"] = BACKENDS["ort"]  # type: ignore[index]
+        assert all(BACKENDS[name]().name == name for name in BACKENDS)
+
+
+class TestMeasure:
+    @pytest.mark.parametrize("name", list(BACKENDS))
+    @pytest.mark.parametrize(("boundary", "shape"), [("scores", [1, 4, 8, 12]), ("logits", [1, 4, 32, 48]), ("labels", [1, 32, 48])])
+    def test_the_timed_graph_ends_where_the_boundary_says(self, name: str, boundary: str, shape: list[int]) -> None:
+        result = measure(Small(), size=(32, 48), backend=name, boundary=boundary, threads=2, plan=QUICK, subject="small")
+        assert result.found["output_shape"] == shape
+        assert result.conditions == conditions(name, "cpu", boundary=boundary, threads=2)
+        assert result.environment == environment(BACKENDS[name](), "cpu")
+        assert (result.subject, len(result.samples_ms), result.warmup_runs) == ("small", 5, 3)
+        assert result.load_s > 0
+        assert result.found == json.loads(json.dumps(result.found))
+
+    @pytest.mark.parametrize("name", list(BACKENDS))
+    def test_a_network_in_training_form_is_timed_deployed_and_left_untouched(self, name: str, watch: Callable[..., Watched]) -> None:
+        watched = watch(name)
+        network = normalised(LPSNet("N0", 5)).train()
+        network.paths[0].eval()
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        flags = [module.training for module in network.modules()]
+        measure(network, size=(64, 64), backend=name, plan=QUICK)
+        assert [module.training for module in network.modules()] == flags
+        after = network.state_dict()
+        assert list(after) == list(before)
+        assert all(torch.equal(after[key], before[key]) for key in before)
+        assert not network.deployed
+        (timed,) = watched.loads
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in timed.modules())
+        assert sum(isinstance(module, nn.Conv2d) for module in timed.modules()) == 6
+        assert not any(module.training for module in timed.modules())
+
+    def test_a_module_that_cannot_be_deployed_is_timed_in_eval_mode_on_a_copy(self, watch: Callable[..., Watched]) -> None:
+        watched = watch("torch")
+        module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
+        before = {key: value.clone() for key, value in module.state_dict().items()}
+        measure(module, size=(8, 8), backend="torch", boundary="logits", plan=QUICK)
+        assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+        assert all(part.training for part in module.modules())
+        assert not any(part.training for part in watched.loads[0].modules())
+
+    def test_all_cores_are_used_where_no_threads_are_named(self) -> None:
+        assert measure(Small(), size=(32, 48), backend="torch", plan=QUICK).conditions.threads == available_cores()
+
+    def test_other_numbers_of_channels_can_be_timed(self) -> None:
+        result = measure(nn.Conv2d(7, 2, 1), size=(8, 8), channels=7, backend="torch", boundary="logits", plan=QUICK)
+        assert result.conditions.shape == (1, 7, 8, 8)
+        assert result.found["output_shape"] == [1, 2, 8, 8]
+
+    def test_what_the_store_holds_is_not_measured_again(self, watch: Callable[..., Watched], store: Store) -> None:
+        watched = watch("torch")
+        how: dict[str, Any] = {"size": (32, 48), "backend": "torch", "plan": QUICK, "store": store}
+        first = measure(Small(), subject="small", **how)
+        assert len(watched.loads) == 1
+        assert measure(Small(), subject="small", **how) == first
+        assert len(watched.loads) == 1
+        measure(Small(), subject="another", **how)
+        measure(Small(), subject="small", boundary="labels", **how)
+        assert len(watched.loads) == 3
+        assert len(store.all()) == 3
+
+    def test_a_failure_is_kept_and_raised_again_without_another_try(self, watch: Callable[..., Watched], store: Store) -> None:
+        watched = watch("torch", failure=MeasurementFailed("out of memory on cpu: 3 GB"))
+        how: dict[str, Any] = {"size": (32, 48), "backend": "torch", "threads": 1, "plan": QUICK, "subject": "small", "store": store}
+        for _ in range(2):
+            with pytest.raises(MeasurementFailed, match="^out of memory on cpu: 3 GB$"):
+                measure(Small(), **how)
+        assert len(watched.loads) == 1
+        at, here = conditions("torch", "cpu", boundary="scores"), environment(watched, "cpu")
+        assert store.find("small", at, here) == "out of memory on cpu: 3 GB"
+
+    def test_an_interruption_is_not_kept_as_a_failure(self, watch: Callable[..., Watched], store: Store) -> None:
+        watch("torch", failure=KeyboardInterrupt())
+        how: dict[str, Any] = {"size": (32, 48), "backend": "torch", "plan": QUICK, "subject": "small", "store": store}
+        with pytest.raises(KeyboardInterrupt):
+            measure(Small(), **how)
+        watch("torch")
+        assert measure(Small(), **how).subject == "small"
+
+    def test_an_output_that_disagrees_with_torch_fails(self, watch: Callable[..., Watched], store: Store) -> None:
+        watch("torch", bias=1.0)
+        with pytest.raises(MeasurementFailed, match="the output differs from torch by"):
+            measure(Small(), size=(32, 48), backend="torch", plan=QUICK, subject="small", store=store)
+        assert store.all() == []
+
+    def test_scores_of_a_module_without_them_fail_and_the_other_boundaries_work(self, store: Store) -> None:
+        module = nn.Conv2d(3, 4, 1)
+        for _ in range(2):
+            with pytest.raises(MeasurementFailed, match=r"Conv2d has no scores\(x\); measure it at the boundary logits or labels"):
+                measure(module, size=(8, 8), backend="torch", plan=QUICK, subject="conv", store=store)
+        assert measure(module, size=(8, 8), backend="torch", boundary="labels", plan=QUICK).found["output_shape"] == [1, 8, 8]
+
+    def test_a_store_needs_a_subject(self, store: Store) -> None:
+        with pytest.raises(ValueError, match="needs a subject"):
+            measure(Small(), size=(32, 48), backend="torch", plan=QUICK, store=store)
+
+    def test_an_input_too_small_for_a_path_fails_with_the_least_size(self) -> None:
+        with pytest.raises(MeasurementFailed, match="the least size that works is 4x4"):
+            measure(LPSNet("LPS-Net-S", 3), size=(2, 2), backend="torch", plan=QUICK)
+
+    @pytest.mark.parametrize("runs_before", [0, 1])
+    def test_a_network_that_cannot_be_run_fails_and_is_kept(self, runs_before: int, store: Store) -> None:
+        class Breaking(nn.Module):
+            runs = 0
+
+            def forward(self, images: Tensor) -> Tensor:
+                self.runs += 1
+                if self.runs > runs_before:
+                    raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+                return images
+
+        with pytest.raises(MeasurementFailed, match="can't allocate memory"):
+            measure(Breaking(), size=(8, 8), backend="torch", boundary="logits", plan=QUICK, subject="big", store=store)
+
+
+@pytest.fixture(scope="module")
+def graph_of_s() -> tuple[LPSNet, onnx.ModelProto]:
+    """LPS-Net-S given in training form with its branches, and the graph that is timed for it."""
+    network = normalised(LPSNet("LPS-Net-S", 19, branches=True).train())
+    return network, onnx.load_from_string(to_onnx(at_boundary(deployed(network), "scores"), (1, 3, 64, 128)))
+
+
+class TestGraph:
+    def test_the_timed_graph_has_no_normalisation(self, graph_of_s: tuple[LPSNet, onnx.ModelProto]) -> None:
+        network, model = graph_of_s
+        assert sum(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()) > 54
+        operators = {node.op_type for node in model.graph.node}
+        assert operators == {"Conv", "Relu", "Resize", "Add", "Concat"}
+
+    def test_the_timed_graph_has_one_convolution_a_block_and_the_head(self, graph_of_s: tuple[LPSNet, onnx.ModelProto]) -> None:
+        _, model = graph_of_s
+        counted = [node.op_type for node in model.graph.node]
+        assert counted.count("Conv") == 55
+        assert counted.count("Relu") == 54
+        assert counted.count("Add") == 4  # two paths, each taking in the other after stages 3 and 4
+
+    def test_the_timed_graph_holds_the_weights_of_the_deployed_network(self, graph_of_s: tuple[LPSNet, onnx.ModelProto]) -> None:
+        network, model = graph_of_s
+        fed = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]}
+        held = sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.name in fed)
+        assert held == sum(parameter.numel() for parameter in network.deploy().parameters())
+        assert held < sum(parameter.numel() for parameter in network.parameters())
+
+    def test_the_timed_graph_computes_what_the_training_form_does(self, graph_of_s: tuple[LPSNet, onnx.ModelProto]) -> None:
+        network, model = graph_of_s
+        image = seeded_input((1, 3, 64, 128))
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        with torch.inference_mode():
+            expected = network.eval().scores(torch.from_numpy(image)).numpy()
+        network.train()
+        check_agreement(np.asarray(session.run(None, {"image": image})[0]), expected)
+
+    def test_the_opset_is_the_pinned_one(self, graph_of_s: tuple[LPSNet, onnx.ModelProto]) -> None:
+        assert {entry.domain: entry.version for entry in graph_of_s[1].opset_import}[""] == OPSET
+
+
+class TestExport:
+    def test_a_module_that_depends_on_its_data_cannot_be_exported(self) -> None:
+        class Forked(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                return images if images.sum() > 0 else -images
+
+        with pytest.raises(MeasurementFailed, match="^ONNX export failed: ") as failure:
+            to_onnx(Forked(), (1, 3, 8, 8))
+        assert str(failure.value).isprintable(), "the reason becomes one line of a table"
+
+    def test_reading_the_operators_once_does_not_change_the_graph(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        module = at_boundary(deployed(normalised(LPSNet("N0", 3))), "scores")
+        cached = to_onnx(module, (1, 3, 64, 64))
+        assert to_onnx(module, (1, 3, 64, 64)) == cached
+        monkeypatch.setattr("latency.export._operators_read_once", contextlib.nullcontext)
+        assert to_onnx(module, (1, 3, 64, 64)) == cached
+
+    def test_the_exporter_is_put_back_as_it_was(self) -> None:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        before = ONNXRegistry.__dict__["from_torchlib"]
+        to_onnx(nn.Conv2d(3, 4, 1), (1, 3, 8, 8))
+        assert ONNXRegistry.__dict__["from_torchlib"] is before
+        with pytest.raises(MeasurementFailed):
+            to_onnx(nn.Conv2d(5, 4, 1), (1, 3, 8, 8))
+        assert ONNXRegistry.__dict__["from_torchlib"] is before
+
+    def test_the_operators_are_read_once_while_exporting(self) -> None:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        from latency.export import _operators_read_once
+
+        tables = []
+        for _ in range(2):
+            with _operators_read_once():
+                tables.append(ONNXRegistry.from_torchlib(opset_version=OPSET))
+        assert tables[0] is tables[1]
+
+    def test_the_input_is_the_same_each_time_and_not_zero(self) -> None:
+        image = seeded_input((1, 3, 16, 16))
+        np.testing.assert_array_equal(image, seeded_input((1, 3, 16, 16)))
+        assert image.dtype == np.float32
+        assert image.std() > 0.5
+
+
+class TestAgreement:
+    EXPECTED = np.linspace(-2, 2, 24, dtype=np.float32).reshape(1, 2, 3, 4)
+
+    def test_small_differences_pass(self) -> None:
+        check_agreement(self.EXPECTED, self.EXPECTED)
+        check_agreement(self.EXPECTED + 0.9 * 2 * TOLERANCE, self.EXPECTED)
+
+    def test_the_difference_is_told_relative_to_the_largest_output(self) -> None:
+        with pytest.raises(MeasurementFailed, match=r"differs from torch by 5\.0e-03 of its largest value, more than 1e-03"):
+            check_agreement(self.EXPECTED - 5 * 2 * TOLERANCE, self.EXPECTED)
+
+    def test_one_wrong_value_is_enough(self) -> None:
+        found = self.EXPECTED.copy()
+        found[0, 1, 2, 3] += 0.01
+        with pytest.raises(MeasurementFailed, match="differs"):
+            check_agreement(found, self.EXPECTED)
+
+    def test_another_shape_is_refused_even_where_it_would_broadcast(self) -> None:
+        with pytest.raises(MeasurementFailed, match=r"the output has shape \(1, 1, 3, 4\), torch gives \(1, 2, 3, 4\)"):
+            check_agreement(self.EXPECTED[:, :1], self.EXPECTED)
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+    def test_an_output_that_is_not_finite_is_refused(self, wrong: float) -> None:
+        found = self.EXPECTED.copy()
+        found[0, 0, 0, 0] = wrong
+        with pytest.raises(MeasurementFailed, match="NaN or infinity"):
+            check_agreement(found, self.EXPECTED)
+
+    def test_a_finite_output_does_not_agree_with_nan(self) -> None:
+        with pytest.raises(MeasurementFailed):
+            check_agreement(self.EXPECTED, np.full_like(self.EXPECTED, np.nan))
+
+    def test_labels_may_differ_in_ties_only(self) -> None:
+        expected = np.zeros((1, 50, 100), np.int64)
+        found = expected.copy()
+        found[0, 0, : int(LABEL_TOLERANCE * expected.size)] = 1
+        check_agreement(found, expected)
+        found[0, 1, 0] = 1
+        with pytest.raises(MeasurementFailed, match=r"0\.12% of the labels differ from torch, more than 0\.10%"):
+            check_agreement(found, expected)
+
+
+class TestConvTable:
+    @pytest.fixture
+    def table(self, store: Store) -> Callable[..., list[ConvRow]]:
+        def make(widths: tuple[int, ...], size: tuple[int, int] = (8, 12), **more: Any) -> list[ConvRow]:
+            return conv_table(widths, size, backend="torch", device="cpu", threads=1, plan=QUICK, store=store, **more)
+
+        return make
+
+    def test_one_row_a_width_with_the_efficiency_of_one_convolution(self, table: Callable[..., list[ConvRow]], store: Store) -> None:
+        told: list[ConvRow] = []
+        rows = table((4, 12, 8), on_row=told.append)
+        assert told == rows
+        assert [row.width for row in rows] == [4, 12, 8]
+        for row, measured in zip(rows, store.all(), strict=True):
+            assert row.latency_ms == pytest.approx(measured.latency_ms / STACK)
+            assert row.macs_giga == pytest.approx(9 * row.width**2 * 8 * 12 / 1e9)
+            assert row.efficiency == pytest.approx(row.macs_giga / row.latency_ms)
+            assert row.stable == measured.verdict().stable
+            assert measured.conditions.shape == (1, row.width, 8, 12)
+            assert measured.found["output_shape"] == [1, row.width, 8, 12]
+
+    def test_rows_of_the_store_are_used_again(self, table: Callable[..., list[ConvRow]], watch: Callable[..., Watched]) -> None:
+        watched = watch("torch")
+        first = table((4, 8))
+        assert len(watched.loads) == 2
+        assert table((8, 4)) == first[::-1]
+        assert len(watched.loads) == 2
+        table((4, 8), size=(12, 8))
+        assert len(watched.loads) == 4
+
+    def test_a_stack_is_convolutions_of_one_width_with_relu(
+        self, table: Callable[..., list[ConvRow]], watch: Callable[..., Watched]
+    ) -> None:
+        watched = watch("torch")
+        table((6,))
+        (timed,) = watched.loads
+        layers = [layer for layer in timed.modules() if isinstance(layer, nn.Conv2d)]
+        assert len(layers) == STACK
+        assert {(c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding) for c in layers} == {(6, 6, (3, 3), (1, 1), (1, 1))}

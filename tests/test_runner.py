@@ -1,0 +1,221 @@
+"""The shell around Algorithm 1: what it asks the executor for, what it keeps, and how it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from latency import Measurement, MeasurementFailed, Store
+from lpsnet import Architecture, load
+from lpsnet.metrics import Scores
+from lpsnet.network import LPSNet
+from lpsnet.training import Trained, TrainingFailed
+from search import Step
+from search.config import SearchConfig
+from search.executor import LocalExecutor, conditions, current_environment, subject
+from search.observer import Observer
+from search.proxy import Proxy
+from search.report import write_report
+from search.run import Run
+from search.runner import Progress, advance, replay
+from tests.tiny import few_frames, made_latency, tiny_config
+
+CLASSES = tuple(f"class{index}" for index in range(11))
+
+
+class CountingExecutor:
+    """Answers from formulas and remembers what it was asked."""
+
+    def __init__(self, config: SearchConfig, fail: Callable[[Architecture], str | None] = lambda a: None) -> None:
+        self.config, self.fail = config, fail
+        self.measured: list[tuple[str, str]] = []
+        self.trained: list[str] = []
+
+    def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
+        at = conditions(self.config, boundary)
+        self.measured.append((str(architecture), at.boundary))
+        return Measurement(
+            subject=subject(architecture, 11),
+            conditions=at,
+            environment=current_environment(self.config),
+            samples_ms=(made_latency(architecture),) * 5,
+            clock="perf_counter",
+            warmup_runs=3,
+            load_s=0.1,
+            created="2026-01-01T00:00:00+00:00",
+        )
+
+    def train(self, architecture: Architecture) -> tuple[Trained, float]:
+        self.trained.append(str(architecture))
+        if reason := self.fail(architecture):
+            raise TrainingFailed(reason)
+        miou = 20.0 + sum(architecture.widths) / 10 + sum(architecture.depths)
+        torch.manual_seed(0)
+        result = Scores(miou_percent=miou, class_iou_percent=(None,) + (miou,) * 10, pixel_accuracy_percent=50.0)
+        return Trained(network=LPSNet(architecture, 11), scores=result, curve=((1, 2.0), (2, 1.0))), 0.5
+
+
+def start(path: Path, config: SearchConfig) -> Run:
+    return Run.start(path, config, CLASSES, current_environment(config))
+
+
+def go(run: Run, executor: CountingExecutor, **options: float) -> Progress:
+    return advance(run, executor, Observer(), lambda progress: write_report(run, progress.steps), **options)  # type: ignore[arg-type]
+
+
+def finish(path: Path, config: SearchConfig, executor: CountingExecutor) -> list[Step]:
+    run = start(path, config)
+    steps = go(run, executor).steps
+    run.close()
+    return steps
+
+
+def chain(steps: list[Step]) -> list[Architecture]:
+    return [step.chosen.architecture for step in steps]
+
+
+def test_a_finished_run_asks_for_nothing_again_and_replays_without_an_executor(tmp_path: Path) -> None:
+    config = tiny_config()
+    first, second = CountingExecutor(config), CountingExecutor(config)
+    steps = finish(tmp_path / "run", config, first)
+    assert len(first.measured) == len(set(first.measured)) and len(first.trained) == len(set(first.trained))
+    assert chain(finish(tmp_path / "run", config, second)) == chain(steps)
+    assert not second.measured and not second.trained
+    assert chain(replay(Run.read(tmp_path / "run")).steps) == chain(steps)
+
+
+def test_more_steps_extend_a_run_to_the_chain_of_one_long_run(tmp_path: Path) -> None:
+    short, long = tiny_config(1), tiny_config(2)
+    finish(tmp_path / "run", short, CountingExecutor(short))
+    extended = finish(tmp_path / "run", long, CountingExecutor(long))
+    assert chain(extended) == chain(finish(tmp_path / "whole", long, CountingExecutor(long)))
+
+
+def test_the_chains_weights_are_kept_and_load_and_those_of_other_candidates_are_not(tmp_path: Path) -> None:
+    config = tiny_config()
+    steps = finish(tmp_path / "run", config, CountingExecutor(config))
+    files = {path.stem for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert files == {str(architecture) for architecture in chain(steps)}
+    for architecture in chain(steps):
+        assert load(tmp_path / "run" / "checkpoints" / f"{architecture}.safetensors").architecture == architecture
+
+
+def test_every_network_of_the_chain_is_measured_to_the_labels_too(tmp_path: Path) -> None:
+    config, executor = tiny_config(1), CountingExecutor(tiny_config(1))
+    steps = finish(tmp_path / "run", config, executor)
+    assert {(str(a), "labels") for a in chain(steps)} == {pair for pair in executor.measured if pair[1] == "labels"}
+
+
+def test_a_failed_candidate_is_recorded_and_not_tried_again(tmp_path: Path) -> None:
+    config = tiny_config(1)
+    executor = CountingExecutor(config, lambda a: "the loss is nan" if a.depths[2] > 1 else None)
+    step = finish(tmp_path / "run", config, executor)[1]
+    failed = [trial for trial in step.trials if not isinstance(trial.outcome, float)]
+    assert failed and all("nan" in trial.outcome.reason for trial in failed)  # type: ignore[union-attr]
+    again = CountingExecutor(config)
+    finish(tmp_path / "run", config, again)
+    assert not again.trained
+
+
+def test_a_network_that_cannot_be_measured_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    class Refusing(CountingExecutor):
+        def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
+            if architecture.widths[0] > 4:
+                raise MeasurementFailed("no kernel")
+            return super().measure(architecture, boundary)
+
+    config = tiny_config(1)
+    step = finish(tmp_path / "run", config, Refusing(config))[1]
+    assert "no kernel" in step.skipped["width-1"]
+    rows = Store(tmp_path / "run" / "latency.sqlite")._connection.execute("SELECT failure FROM measurements").fetchall()
+    assert ("no kernel",) in rows
+
+
+def test_every_candidate_failing_stops_with_the_reason_and_keeps_what_was_decided(tmp_path: Path) -> None:
+    config = tiny_config(1)
+    executor = CountingExecutor(config, lambda a: "out of memory" if str(a) != config.start else None)
+    run = start(tmp_path / "run", config)
+    progress = go(run, executor)
+    run.close()
+    assert "every candidate failed" in progress.stopped and "out of memory" in progress.stopped
+    assert len(progress.steps) == 1 and (tmp_path / "run" / "family.csv").exists()
+
+
+def test_max_hours_begins_nothing_new_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    config = tiny_config(1)
+    run, idle = start(tmp_path / "run", config), CountingExecutor(config)
+    progress = go(run, idle, max_hours=0.0)
+    run.close()
+    assert progress.out_of_time and not idle.trained and not idle.measured
+    assert len(finish(tmp_path / "run", config, CountingExecutor(config))) == 2
+
+
+def test_an_interrupted_training_is_the_only_one_repeated(tmp_path: Path) -> None:
+    config = tiny_config(1)
+
+    class Interrupted(CountingExecutor):
+        def train(self, architecture: Architecture) -> tuple[Trained, float]:
+            if len(self.trained) == 3:
+                raise KeyboardInterrupt
+            return super().train(architecture)
+
+    run, first = start(tmp_path / "run", config), Interrupted(config)
+    with pytest.raises(KeyboardInterrupt):
+        go(run, first)
+    run.close()
+    second = CountingExecutor(config)
+    steps = finish(tmp_path / "run", config, second)
+    assert not set(first.trained) & set(second.trained)
+    assert set(first.trained) | set(second.trained) == {str(t.candidate.architecture) for step in steps for t in step.trials}
+
+
+def test_a_measured_row_of_the_machine_store_is_not_measured_again_in_another_run(tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny_config(0), plan=dataclasses.replace(tiny_config().plan, min_s=0.0, warmup_s=0.0))
+    few_frames()
+    store = Store(tmp_path / "machine.sqlite")
+    executor = LocalExecutor(config, store, Observer())
+    first = executor.measure(config.start_architecture)
+    assert executor.measure(config.start_architecture) == first
+    assert LocalExecutor(config, Store(tmp_path / "machine.sqlite"), Observer()).measure(config.start_architecture) == first
+    assert len(store.all()) == 1
+
+
+def test_the_proxy_gives_the_same_number_for_the_same_seed_and_reports_iterations(tmp_path: Path) -> None:
+    few_frames()
+    seen: list[tuple[str, int, int]] = []
+
+    class Watching(Observer):
+        def work(self, what: str, done: int, total: int, detail: str = "") -> None:
+            seen.append((what, done, total))
+
+    config = tiny_config()
+    results = [Proxy(config, Watching()).score(config.start_architecture).scores for _ in range(2)]
+    assert results[0] == results[1]
+    assert ("iterations", 2, 2) in seen and ("validation", 3, 3) in seen and ("frames", 6, 6) in seen
+
+
+def test_out_of_memory_fails_the_candidate_and_a_bug_or_broken_data_does_not_hide_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lpsnet.data.frames import DataError
+
+    few_frames()
+    proxy = Proxy(tiny_config(), Observer())
+    cases: list[tuple[Exception, type[Exception]]] = [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), TrainingFailed),
+        (torch.OutOfMemoryError("CUDA out of memory"), TrainingFailed),
+        (ValueError("input 1x1 is too small"), TrainingFailed),
+        (RuntimeError("shapes do not match"), RuntimeError),
+        (DataError("frame 3 is broken"), DataError),
+    ]
+    for raised, expected in cases:
+
+        def broken(*args: object, error: Exception = raised, **kwargs: object) -> None:
+            raise error
+
+        monkeypatch.setattr("search.proxy.train", broken)
+        with pytest.raises(expected) as caught:
+            proxy.score(tiny_config().start_architecture)
+        assert type(caught.value) is expected
