@@ -97,7 +97,7 @@ class LPSNet(nn.Module):
     def scores(self, images: Tensor) -> Tensor:
         """Score maps at 1/16 of the largest path's input, (N, num_classes, h, w): what the authors time.
 
-        h = ceil(H * r / 16) and likewise w, for the largest scale r. Raises as `forward` does.
+        h = ceil(floor(H * r) / 16) and likewise w, for the largest scale r. Raises as `forward` does.
         """
         features = [resize(images, size) for size in self.path_sizes(images.shape[-2], images.shape[-1])]
         for stage in range(len(STRIDES)):

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from latency.environment import package_version
+from latency.environment import cpu_name, package_version
 from latency.measurement import Environment
 from latency.store import Store
 from lpsnet.architecture import Architecture
@@ -46,7 +46,7 @@ class Header:
 class Run:
     """An open run folder.
 
-    Use `Run.start` to create or continue one as its driver and `Run.read` to look at one.
+    Use `Run.start` to create or continue one as its driver and `Run.read` to look at one, both in a `with` statement.
     """
 
     def __init__(self, path: Path, header: Header, environment: Environment, *, heal: bool, lock: IO[str] | None) -> None:
@@ -94,6 +94,12 @@ class Run:
         header = read_header(path)
         return cls(path, header, _environment_of(_read_json(path / "environment.json"), path), heal=False, lock=None)
 
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let another driver have the folder."""
         self.store.close()
@@ -119,6 +125,19 @@ def read_header(path: Path) -> Header:
     if values.get("format") != FORMAT:
         raise RunError(f"{file} has format {values.get('format')!r}, expected {FORMAT}")
     return Header(SearchConfig.from_dict(values["config"]), tuple(values["class_names"]), values["study"])
+
+
+def provenance() -> dict[str, Any]:
+    """Where a result comes from: software, system, commit, command and time."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": cpu_name(),
+        "packages": {name: package_version(name) for name in _PACKAGES},
+        "commit": _commit(),
+        "command": " ".join(["lps-search", *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -185,19 +204,7 @@ def _settle_environment(path: Path, environment: Environment, *, remeasure: bool
                 f"run {path} was measured in another environment ({'; '.join(different)}); "
                 "go on there, or measure everything anew here with lps-search resume --remeasure"
             )
-    software = {name: package_version(name) for name in _PACKAGES}
-    write_json(
-        file,
-        {
-            "latency": asdict(environment),
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            "packages": software,
-            "commit": _commit(),
-            "command": " ".join(["lps-search", *sys.argv[1:]]),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    )
+    write_json(file, {"latency": asdict(environment), **provenance()})
 
 
 def _commit() -> str:

@@ -1,13 +1,14 @@
-"""`lps-search data check`: is a data set laid out and labelled as expected."""
+"""`lps-search data check` and `data study`: is a data set as expected, and does it reward depth, width and scale."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.console import Live, print_table
+from search.cli.console import Live, parse_size, print_table
 
 if TYPE_CHECKING:
     from lpsnet.data.frames import Source
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     group = typer.Typer(help="Look at data sets.", no_args_is_help=True)
     group.command("check")(check)
+    group.command("study")(study)
     app.add_typer(group, name="data")
 
 
@@ -56,6 +58,49 @@ def check(
             print(problem)
     if problems:
         raise UserError(f"{len(problems)} frames of {spec} cannot be used; the first: {problems[0]}")
+
+
+def study(
+    data: Annotated[str, typer.Argument(help="NAME or NAME:PATH.")] = "synthetic",
+    out: Annotated[Path, typer.Option(help="Folder of the results; rows that are there are not repeated.")] = Path("results/synthetic"),
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH. Default: the data set's own.")] = "",
+    iterations: Annotated[int, typer.Option(help="Training iterations a network.", min=1)] = 600,
+    batch: Annotated[int, typer.Option(help="Images an iteration.", min=1)] = 8,
+    seeds: Annotated[int, typer.Option(help="Seeds a network.", min=2)] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """Train N0 and one expansion of each dimension with several seeds: which dimensions does this data set reward?"""
+    import dataclasses
+    import json
+
+    from lpsnet.data import DATASETS, DataSpec
+    from lpsnet.recipe import proxy_recipe
+    from search.data_study import gains, run_study
+    from search.run import provenance, write_json
+
+    spec = DataSpec.parse(data)
+    shape = parse_size(size) if size else DATASETS[spec.name].native_size
+    recipe = dataclasses.replace(proxy_recipe(iterations), batch_size=batch)
+    with Live() as live:
+        rows = run_study(spec, shape, recipe, seeds, out, on_progress=live.work)
+    found = [dataclasses.asdict(gain) for gain in gains(rows)]
+    write_json(out / "summary.json", {**provenance(), "recipe": recipe.to_dict(), "gains": found})
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = [
+        [
+            g["dimension"],
+            g["architecture"],
+            g["seeds"],
+            *(f"{g[n]:+.2f}" for n in ("gain_mean", "gain_min")),
+            f"{g['gain_sd']:.2f}",
+            "yes" if g["beyond_noise"] else "no",
+        ]
+        for g in found
+    ]
+    columns = ["dimension", "network", "seeds", "mean gain", "least gain", "sd", "beyond noise"]
+    print_table(f"{spec} at {shape[0]}x{shape[1]}, {iterations} iterations: mIoU over N0, paired by seed", columns, table)
 
 
 def _inspect(source: Source, live: Live) -> tuple[dict[str, Any], list[str]]:

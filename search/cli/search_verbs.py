@@ -125,18 +125,18 @@ def show(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_jso
     from search.run import Run
     from search.runner import replay
 
-    opened = Run.read(run)
-    progress = replay(opened)
-    if as_json:
-        _print_json(opened, progress)
-        return
-    for step in progress.steps:
-        print_step(step)
-    frame = family_frame(opened, progress.steps)
-    columns = [name for name in frame.columns if name not in ("architecture", "weights", "warnings")]
-    rows = [[_cell(value) for value in row] for row in frame[columns].itertuples(index=False)]
-    print_table(f"{run}: {len(progress.steps)} networks, {len(candidates_frame(opened, progress.steps))} trained", columns, rows)
-    _print_state(opened.config.steps, progress)
+    with Run.read(run) as opened:
+        progress = replay(opened)
+        if as_json:
+            _print_json(opened, progress)
+            return
+        for step in progress.steps:
+            print_step(step)
+        frame = family_frame(opened, progress.steps)
+        columns = [name for name in frame.columns if name not in ("architecture", "weights", "warnings")]
+        rows = [[_cell(value) for value in row] for row in frame[columns].itertuples(index=False)]
+        print_table(f"{run}: {len(progress.steps)} networks, {len(candidates_frame(opened, progress.steps))} trained", columns, rows)
+        _print_state(opened.config.steps, progress)
 
 
 def _drive(out: Path, config: SearchConfig, store: Path | None, max_hours: float | None, as_json: bool, *, remeasure: bool) -> None:
@@ -151,17 +151,15 @@ def _drive(out: Path, config: SearchConfig, store: Path | None, max_hours: float
     with Live() as live:
         live.decided = (lambda step: None) if as_json else print_step  # type: ignore[method-assign]
         executor = LocalExecutor(config, Store(store or default_store_path()), live)
-        run = Run.start(out, config, executor.proxy.class_names, environment, remeasure=remeasure)
-        try:
-            progress = advance(run, executor, live, lambda so_far: write_report(run, so_far.steps), max_hours=max_hours)
-        except KeyboardInterrupt:
-            run.close()
-            raise typer.Exit(complain(f"stopped; go on with: lps-search resume {out}", 130)) from None
-    if as_json:
-        _print_json(run, progress)
-    else:
-        _print_state(config.steps, progress, out)
-    run.close()
+        with Run.start(out, config, executor.proxy.class_names, environment, remeasure=remeasure) as run:
+            try:
+                progress = advance(run, executor, live, lambda so_far: write_report(run, so_far.steps), max_hours=max_hours)
+            except KeyboardInterrupt:
+                raise typer.Exit(complain(f"stopped; go on with: lps-search resume {out}", 130)) from None
+            if as_json:
+                _print_json(run, progress)
+            else:
+                _print_state(config.steps, progress, out)
     if progress.stopped:
         raise typer.Exit(complain(progress.stopped, 1))
 

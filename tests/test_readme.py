@@ -1,0 +1,83 @@
+"""The README's commands and code, run as written but for sizes; its links and its generated tables."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.cli import run
+from tests.tiny import TINY_OPTIONS, few_frames
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^(?:\.venv/bin/)?lps-search ([^#\n]+)", README, re.MULTILINE)
+SMALLER = {
+    "expand": f"{TINY_OPTIONS} --latency-seconds 0",
+    "measure": "--input 64x128 --seconds 0",
+    "latency-table": "--input 8x8 --widths 4,8 --seconds 0",
+}
+
+
+def without(arguments: list[str], options: tuple[str, ...]) -> list[str]:
+    """Leave out options, with their values, that the smaller settings set."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument not in options:
+            kept.append(argument)
+        skip = not skip and argument in options
+    return kept
+
+
+def test_every_verb_is_shown() -> None:
+    verbs = {command.split()[0] for command in COMMANDS}
+    assert verbs >= {"doctor", "data", "expand", "resume", "show", "measure", "latency-table"}
+
+
+def test_the_commands_run_in_the_order_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_camvid: object) -> None:
+    few_frames()
+    make_camvid()  # type: ignore[operator]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "camvid").rename(tmp_path / "data" / "camvid")
+    monkeypatch.chdir(tmp_path)
+    # `make search` makes this run before the README shows it.
+    assert run(["expand", "--steps", "1", *SMALLER["expand"].split(), "--out", "runs/synthetic"]) == 0
+    for command in COMMANDS:
+        verb, *rest = shlex.split(command.replace("--steps 4", "--steps 1").replace("--steps 6", "--steps 2"))
+        smaller = SMALLER.get(verb, "").split()
+        rest = without(rest, tuple(option for option in smaller if option.startswith("--")))
+        assert run([verb, *rest, *smaller]) == 0, command
+    assert (tmp_path / "table.csv").exists() and (tmp_path / "runs" / "camvid" / "trajectory.png").exists()
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    code = re.search(r"<!-- tested: api -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert code is not None
+    namespace: dict[str, object] = {}
+    exec(compile(code[1], "README.md", "exec"), namespace)
+    assert tuple(namespace["logits"].shape) == (1, 11, 97, 131)  # type: ignore[attr-defined]
+    assert tuple(namespace["scores"].shape) == (1, 11, 3, 5)  # type: ignore[attr-defined]
+    assert "1 B" in capsys.readouterr().out
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_make_runs_the_command_the_readme_describes() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    options = re.search(r"^SEARCH \?= (.+)$", makefile, re.MULTILINE)
+    assert options is not None and "--steps 2" in options[1]
+    assert re.search(r"^RUN \?= runs/synthetic$", makefile, re.MULTILINE)
+
+
+def test_the_tables_are_those_of_the_results() -> None:
+    assert "<!-- table: " in README
+    done = subprocess.run([sys.executable, str(ROOT / "results" / "tables.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,434 @@
+"""A run's folder: who may drive it, what may continue it, what a reader is told, and the configuration it keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latency.measurement import BOUNDARIES, Environment, TimingPlan
+from latency.store import StoreError
+from lpsnet.architecture import NAMED, Architecture, ArchitectureError
+from lpsnet.errors import UserError
+from lpsnet.recipe import TrainRecipe, proxy_recipe
+from search.config import SearchConfig
+from search.run import FORMAT, Run, RunError, read_header, write_json
+from search.space import Bounds
+from search.study import StudyError, TrainingKey, TrainingRecord
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = SearchConfig(data="synthetic", height=32, width=64, steps=2, proxy=proxy_recipe(10))
+CLASSES = ("sky", "road")
+HERE = Environment(device="Some CPU", cores=2, driver="", versions={"onnxruntime": "1.31.1", "torch": "2.13.0"})
+KEY = TrainingKey(architecture=CONFIG.start, recipe=CONFIG.proxy, parent_trial="", seed=0)
+
+DRIVER = """
+import sys
+from pathlib import Path
+from latency.measurement import Environment
+from lpsnet.recipe import proxy_recipe
+from search.config import SearchConfig
+from search.run import Run
+
+config = SearchConfig(data="synthetic", height=32, width=64, steps=2, proxy=proxy_recipe(10))
+environment = Environment(device="Some CPU", cores=2, driver="", versions={"onnxruntime": "1.31.1", "torch": "2.13.0"})
+run = Run.start(Path(sys.argv[1]), config, ("sky", "road"), environment)
+print("driving", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "camvid"
+
+
+@pytest.fixture
+def begun(path: Path) -> Path:
+    """A run that was started and left."""
+    start(path)
+    return path
+
+
+@pytest.fixture
+def driver(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that drives the run."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "driving\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def start(
+    path: Path, config: SearchConfig = CONFIG, classes: tuple[str, ...] = CLASSES, environment: Environment = HERE, **how: Any
+) -> None:
+    Run.start(path, config, classes, environment, **how).close()
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {name: (path / name).read_bytes() for name in ("config.json", "environment.json")}
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+class TestStarting:
+    def test_a_new_run_is_described_in_its_folder(self, path: Path) -> None:
+        run = Run.start(path, CONFIG, CLASSES, HERE)
+        assert (run.path, run.config, run.class_names, run.environment) == (path, CONFIG, CLASSES, HERE)
+        config, environment = (json.loads(text) for text in content(path).values())
+        assert config["format"] == FORMAT
+        assert config["class_names"] == list(CLASSES)
+        assert config["config"] == CONFIG.to_dict()
+        assert config["study"] == run.study.name
+        assert environment["latency"] == dataclasses.asdict(HERE)
+        assert environment["packages"]["torch"]
+        assert environment["python"] == sys.version.split()[0]
+        assert (path / "latency.sqlite").is_file()
+        run.close()
+
+    def test_two_runs_never_share_the_name_of_their_studies(self, tmp_path: Path) -> None:
+        names = []
+        for parent in ("a", "b"):
+            start(tmp_path / parent / "camvid")
+            names.append(read_header(tmp_path / parent / "camvid").study)
+        assert names[0].startswith("camvid-")
+        assert names[0] != names[1]
+
+    def test_equal_configuration_continues_a_run_and_changes_nothing(self, begun: Path) -> None:
+        before = content(begun)
+        run = Run.start(begun, dataclasses.replace(CONFIG), CLASSES, dataclasses.replace(HERE))
+        stored = run.study.finish(run.study.begin(0, KEY, {}), KEY, TrainingRecord(miou_percent=12.5))
+        run.close()
+        assert content(begun) == before
+        run = Run.start(begun, CONFIG, CLASSES, HERE)
+        assert run.study.find(KEY) == stored
+        run.close()
+
+    @pytest.mark.parametrize("steps", [0, 9])
+    def test_other_numbers_of_steps_are_taken_over_and_kept(self, begun: Path, steps: int) -> None:
+        study = read_header(begun).study
+        run = Run.start(begun, dataclasses.replace(CONFIG, steps=steps), CLASSES, HERE)
+        assert run.config.steps == steps
+        run.close()
+        assert read_header(begun).config == dataclasses.replace(CONFIG, steps=steps)
+        assert read_header(begun).study == study
+
+    @pytest.mark.parametrize(
+        ("change", "field", "was", "now"),
+        [
+            ({"data": "camvid:/data"}, "data", "'synthetic'", "'camvid:/data'"),
+            ({"height": 64}, "height", "32", "64"),
+            ({"start": "B1-1-1-1-1_C4-8-16-32-32_R8"}, "start", f"'{NAMED['N0']}'", "'B1-1-1-1-1_C4-8-16-32-32_R8'"),
+            ({"backend": "torch"}, "backend", "'ort'", "'torch'"),
+            ({"boundary": "labels"}, "boundary", "'scores'", "'labels'"),
+            ({"threads": 2}, "threads", "1", "2"),
+            ({"training_device": "cuda"}, "training_device", "'cpu'", "'cuda'"),
+            ({"seed": 7}, "seed", "0", "7"),
+            ({"storage": "sqlite:////tmp/x.db"}, "storage", "''", "'sqlite:////tmp/x.db'"),
+            ({"plan": TimingPlan(min_s=0.5)}, "plan.min_s", "0.4", "0.5"),
+            ({"proxy": proxy_recipe(400)}, "proxy.iterations", "10", "400"),
+            ({"proxy": dataclasses.replace(proxy_recipe(10), flip=False)}, "proxy.flip", "True", "False"),
+            ({"bounds": Bounds(max_scale=1.5)}, "bounds.max_scale", "2.0", "1.5"),
+            ({"bounds": Bounds(max_width=512)}, "bounds.max_width", "1024", "512"),
+        ],
+        ids=lambda value: value if isinstance(value, str) and "." not in value and value.islower() else "",
+    )
+    def test_any_other_difference_is_refused_with_both_values(
+        self, begun: Path, change: dict[str, Any], field: str, was: str, now: str
+    ) -> None:
+        before = content(begun)
+        with pytest.raises(RunError) as refused:
+            start(begun, dataclasses.replace(CONFIG, steps=5, **change))
+        message = one_line(refused)
+        assert f"{field}: {was}, not {now}" in message
+        assert str(begun) in message
+        assert content(begun) == before
+
+    def test_every_difference_is_told(self, begun: Path) -> None:
+        with pytest.raises(RunError, match=r"height: 32, not 64; seed: 0, not 3"):
+            start(begun, dataclasses.replace(CONFIG, height=64, seed=3))
+
+    def test_other_classes_are_refused(self, begun: Path) -> None:
+        with pytest.raises(RunError, match=re.escape("classes: ['sky', 'road'], not ['road', 'sky']")):
+            start(begun, classes=("road", "sky"))
+
+    def test_a_run_that_was_killed_before_its_environment_was_written_can_be_continued(self, begun: Path) -> None:
+        (begun / "environment.json").unlink()
+        start(begun)
+        assert json.loads((begun / "environment.json").read_text())["latency"] == dataclasses.asdict(HERE)
+
+
+class TestEnvironment:
+    OTHER = Environment(device="Some CPU", cores=2, driver="", versions={"onnxruntime": "1.32.0", "torch": "2.13.0"})
+
+    def test_another_environment_is_refused_with_what_differs(self, begun: Path) -> None:
+        before = content(begun)
+        with pytest.raises(RunError, match=r"onnxruntime: '1\.31\.1', not '1\.32\.0'.*--remeasure") as refused:
+            start(begun, environment=self.OTHER)
+        assert "torch" not in one_line(refused)
+        assert content(begun) == before
+
+    def test_another_environment_is_taken_over_where_everything_is_measured_anew(self, begun: Path) -> None:
+        start(begun, environment=self.OTHER, remeasure=True)
+        start(begun, environment=self.OTHER)
+        with pytest.raises(RunError, match=r"'1\.32\.0', not '1\.31\.1'"):
+            start(begun, environment=HERE)
+
+    def test_a_refused_start_does_not_change_the_number_of_steps(self, begun: Path) -> None:
+        before = content(begun)
+        with pytest.raises(RunError, match="another environment"):
+            start(begun, dataclasses.replace(CONFIG, steps=9), environment=self.OTHER)
+        assert content(begun) == before
+
+    def test_a_refused_start_leaves_the_folder_free(self, begun: Path) -> None:
+        with pytest.raises(RunError):
+            start(begun, environment=self.OTHER)
+        with pytest.raises(RunError):
+            start(begun, classes=("other",))
+        start(begun)
+
+
+class TestDriving:
+    def test_a_second_driver_is_refused_with_the_process_of_the_first(self, driver: subprocess.Popen[str], path: Path) -> None:
+        before = content(path)
+        with pytest.raises(RunError, match=rf"is being driven by process {driver.pid}\b"):
+            start(path)
+        with pytest.raises(RunError, match=rf"process {driver.pid}\b"):  # also when asked again
+            start(path, dataclasses.replace(CONFIG, steps=9))
+        assert content(path) == before
+
+    def test_a_run_can_be_read_while_another_process_drives_it(self, driver: subprocess.Popen[str], path: Path) -> None:
+        run = Run.read(path)
+        assert (run.config, run.class_names, run.environment) == (CONFIG, CLASSES, HERE)
+        assert run.study.find(KEY) is None
+        run.close()
+        assert driver.poll() is None
+        with pytest.raises(RunError, match=rf"process {driver.pid}\b"):  # having been read, it is still driven
+            start(path)
+
+    def test_a_killed_driver_leaves_the_folder_free(self, driver: subprocess.Popen[str], path: Path) -> None:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        start(path)
+
+    def test_a_second_driver_in_one_process_is_refused_until_the_first_closes(self, path: Path) -> None:
+        run = Run.start(path, CONFIG, CLASSES, HERE)
+        with pytest.raises(RunError, match="one driver a run"):
+            Run.start(path, CONFIG, CLASSES, HERE)
+        run.close()
+        start(path)
+
+    def test_weights_lie_in_the_folder_by_the_text_of_the_network(self, begun: Path) -> None:
+        run = Run.read(begun)
+        assert run.weights_path(NAMED["N0"]) == begun / "checkpoints" / f"{NAMED['N0']}.safetensors"
+        run.close()
+
+
+class TestFoldersThatCannotBeUsed:
+    def test_a_file_where_the_folder_is_due_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("not a folder")
+        with pytest.raises(RunError, match=r"run folder .*/file cannot be made: .*--out") as refused:
+            start(tmp_path / "file")
+        one_line(refused)
+        assert (tmp_path / "file").read_text() == "not a folder"
+
+    def test_a_file_in_the_path_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(RunError, match=r"run folder .*/file/run cannot be made: .*--out"):
+            start(tmp_path / "file" / "run")
+
+    def test_a_folder_that_cannot_be_written_is_named(self, path: Path) -> None:
+        (path / "driver.lock").mkdir(parents=True)  # stands for permissions, which do not bind root
+        with pytest.raises(RunError, match=r"run folder .*/camvid cannot be written: .*--out"):
+            start(path)
+
+    def test_reading_an_empty_folder_says_how_to_start_a_run(self, tmp_path: Path) -> None:
+        with pytest.raises(RunError, match=rf"{tmp_path} holds no run.*lps-search expand --out {tmp_path}"):
+            Run.read(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_reading_no_folder_says_how_to_start_a_run(self, path: Path) -> None:
+        with pytest.raises(RunError, match=r"holds no run.*lps-search expand --out"):
+            Run.read(path)
+        assert not path.exists()
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            b"",
+            b"{",
+            b"\xff\xfe\x00",
+            b"[1, 2]",
+            b"null",
+            b'{"format": 99}',
+            b'{"format": 1}',
+            b'{"format": 1, "study": "x", "class_names": ["a"], "config": 5}',
+            b'{"format": 1, "study": "x", "class_names": ["a"], "config": {}}',
+        ],
+    )
+    @pytest.mark.parametrize("how", ["start", "read"])
+    def test_a_corrupted_configuration_is_named(self, begun: Path, text: bytes, how: str) -> None:
+        (begun / "config.json").write_bytes(text)
+        with pytest.raises(RunError, match=r"config\.json") as refused:
+            start(begun) if how == "start" else Run.read(begun)
+        one_line(refused)
+        assert (begun / "config.json").read_bytes() == text
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("height", 0), ("height", "tall"), ("start", "B1"), ("plan", {"min_samples": 1}), ("proxy", {"iterations": 0}), ("unknown", 1)],
+        ids=["height", "text", "start", "plan", "proxy", "unknown"],
+    )
+    def test_a_stored_value_out_of_its_range_is_one_line(self, begun: Path, field: str, value: object) -> None:
+        values = json.loads((begun / "config.json").read_text())
+        values["config"][field] = {**values["config"][field], **value} if isinstance(value, dict) else value
+        (begun / "config.json").write_text(json.dumps(values))
+        with pytest.raises((UserError, ArchitectureError)) as refused:
+            Run.read(begun)
+        one_line(refused)
+
+    @pytest.mark.parametrize(
+        "text", [b"", b"{", b"\xff\xfe\x00", b"[]", b"{}", b'{"latency": 5}', b'{"latency": {"device": "x"}}', b'{"latency": null}']
+    )
+    @pytest.mark.parametrize("how", ["start", "read"])
+    def test_a_corrupted_environment_is_named(self, begun: Path, text: bytes, how: str) -> None:
+        (begun / "environment.json").write_bytes(text)
+        with pytest.raises(RunError, match=r"environment\.json") as refused:
+            start(begun) if how == "start" else Run.read(begun)
+        one_line(refused)
+        assert (begun / "environment.json").read_bytes() == text
+
+    @pytest.mark.parametrize(("file", "error"), [("latency.sqlite", StoreError), ("study.journal", StudyError)])
+    def test_a_damaged_record_is_named_and_leaves_the_folder_free(self, begun: Path, file: str, error: type[Exception]) -> None:
+        sound = (begun / file).read_bytes()
+        (begun / file).write_bytes(b"damaged\n" * 500)
+        with pytest.raises(error, match=re.escape(file)):
+            start(begun)
+        (begun / file).write_bytes(sound)
+        start(begun)
+
+    def test_json_is_written_whole_or_not_at_all(self, tmp_path: Path) -> None:
+        write_json(tmp_path / "a.json", {"a": 1})
+        with pytest.raises(TypeError):
+            write_json(tmp_path / "a.json", {"a": object()})
+        (tmp_path / "b.json").mkdir()
+        with pytest.raises(RunError, match=r"cannot write .*b\.json"):
+            write_json(tmp_path / "b.json", {})
+        assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+
+
+configs = st.builds(
+    SearchConfig,
+    data=st.sampled_from(["synthetic", "camvid:/data/camvid", "camvid:~/a:b"]),
+    height=st.integers(1, 4096),
+    width=st.integers(1, 4096),
+    steps=st.integers(0, 50),
+    start=st.sampled_from([*NAMED, "B2-1-1-1-1_C4-8-16-32-32_R4-2_none"]),
+    backend=st.sampled_from(["ort", "torch"]),
+    device=st.sampled_from(["cpu", "cuda"]),
+    boundary=st.sampled_from(BOUNDARIES),
+    threads=st.integers(1, 64),
+    training_device=st.sampled_from(["cpu", "cuda"]),
+    plan=st.builds(TimingPlan, warmup_s=st.floats(0, 9), min_samples=st.integers(5, 99), min_s=st.floats(0, 9), max_s=st.floats(0.1, 99)),
+    proxy=st.builds(TrainRecipe, iterations=st.integers(1, 10**6), learning_rate=st.floats(1e-6, 1), flip=st.booleans()),
+    bounds=st.builds(Bounds, max_scale=st.integers(8, 32).map(lambda eighths: eighths / 8), max_width=st.integers(160, 4096)),
+    seed=st.integers(0, 2**31),
+    storage=st.sampled_from(["", "postgresql://host/db"]),
+)
+
+
+class TestSearchConfig:
+    @given(configs)
+    def test_plain_values_and_json_have_an_inverse(self, config: SearchConfig) -> None:
+        assert SearchConfig.from_dict(config.to_dict()) == config
+        again = SearchConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+        assert again == config
+        assert again.differences(config) == []
+
+    @given(configs, configs)
+    def test_differences_are_there_just_where_more_than_the_steps_differs(self, one: SearchConfig, other: SearchConfig) -> None:
+        assert (one.differences(other) == []) == (dataclasses.replace(one, steps=0) == dataclasses.replace(other, steps=0))
+        assert len(one.differences(other)) == len(other.differences(one))
+
+    @pytest.mark.parametrize("name", list(NAMED))
+    def test_a_start_given_by_name_or_by_text_is_the_same(self, name: str) -> None:
+        by_name, by_text = (dataclasses.replace(CONFIG, start=start) for start in (name.lower(), str(NAMED[name])))
+        assert by_name == by_text
+        assert by_name.start == str(NAMED[name])
+        assert by_name.start_architecture == NAMED[name]
+
+    def test_the_order_of_scales_in_a_start_does_not_matter(self) -> None:
+        one, other = (dataclasses.replace(CONFIG, start=f"B1-1-1-1-1_C4-8-16-32-32_R{scales}") for scales in ("2-6", "6-2"))
+        assert one == other
+
+    def test_the_size_is_height_and_width(self) -> None:
+        assert CONFIG.size == (32, 64)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"height": 0}, "height must be at least 1, got 0"),
+            ({"width": -3}, "width must be at least 1, got -3"),
+            ({"threads": 0}, "threads must be at least 1, got 0"),
+            ({"steps": -1}, "steps must not be negative, got -1"),
+            ({"boundary": "pixels"}, "unknown boundary 'pixels'; there are: scores, logits, labels"),
+            ({"data": "nowhere"}, "unknown data set 'nowhere'; there are: synthetic, camvid"),
+            ({"data": "camvid"}, "data set 'camvid' needs its folder: write camvid:PATH"),
+            ({"bounds": Bounds(max_width=16)}, f"the start {NAMED['N0']} lies outside the bounds"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_a_value_out_of_its_range_is_refused_by_name(self, change: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=re.escape(message)):
+            dataclasses.replace(CONFIG, **change)
+
+    def test_a_start_that_is_no_network_is_refused(self) -> None:
+        with pytest.raises(ArchitectureError, match="N1"):
+            dataclasses.replace(CONFIG, start="N1")
+
+    @pytest.mark.parametrize("field", ["data", "height", "plan", "proxy", "bounds"])
+    def test_stored_values_that_lack_a_field_are_refused(self, field: str) -> None:
+        values = CONFIG.to_dict()
+        del values[field]
+        with pytest.raises(UserError, match=f"does not fit this version.*{field}"):
+            SearchConfig.from_dict(values)
+
+    @pytest.mark.parametrize("part", ["", "plan", "proxy", "bounds"])
+    def test_stored_values_with_an_unknown_field_are_refused(self, part: str) -> None:
+        values = CONFIG.to_dict()
+        (values[part] if part else values)["colour"] = 1
+        with pytest.raises(UserError, match=r"does not fit this version.*colour"):
+            SearchConfig.from_dict(values)
+
+    def test_differences_name_nested_fields_and_leave_out_the_steps(self) -> None:
+        other = dataclasses.replace(CONFIG, steps=9, seed=1, proxy=proxy_recipe(400), bounds=Bounds(max_paths=2))
+        assert CONFIG.differences(other) == [
+            "proxy.iterations: 10, not 400",
+            "proxy.warmup_iterations: 1, not 20",
+            "bounds.max_paths: 3, not 2",
+            "seed: 0, not 1",
+        ]
+        assert CONFIG.differences(dataclasses.replace(CONFIG, steps=9)) == []
+
+    def test_a_configuration_cannot_be_changed(self) -> None:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            CONFIG.seed = 1  # type: ignore[misc]
+        assert Architecture.parse(CONFIG.start) == NAMED["N0"]
