@@ -107,9 +107,14 @@ class Run:
             self._lock.close()
             self._lock = None
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the trained weights."""
+        return self.path / "checkpoints"
+
     def weights_path(self, architecture: Architecture) -> Path:
         """Where the trained weights of a network lie."""
-        return self.path / "checkpoints" / f"{architecture}.safetensors"
+        return self.checkpoints / f"{architecture}.safetensors"
 
 
 def read_header(path: Path) -> Header:
@@ -186,7 +191,9 @@ def _settle_header(path: Path, config: SearchConfig, class_names: tuple[str, ...
             different.append(f"classes: {list(known.class_names)}, not {list(class_names)}")
         if different:
             raise RunError(f"run {path} was started with another configuration ({'; '.join(different)}); use it, or another --out")
-        if known.config.steps == config.steps:
+        if config.steps < known.config.steps:
+            raise RunError(f"run {path} was started for {known.config.steps} steps, not {config.steps}; steps are not taken back")
+        if config.steps == known.config.steps:
             return known
         name = known.study
     write_json(file, {"format": FORMAT, "study": name, "class_names": list(class_names), "config": config.to_dict()})

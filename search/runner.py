@@ -94,12 +94,12 @@ def _advance(run: Run, answerer: _Answerer, observer: Observer, on_step: Callabl
             else:
                 answers = None
                 progress.steps.append(request)
-                answerer.settle(request, progress.steps)
+                answerer.settle(request)
                 observer.work("steps", len(progress.steps), config.steps + 1)
                 on_step(progress)
                 observer.decided(request)
     except StopIteration:
-        pass
+        answerer.keep_weights(set())
     except SearchStopped as stop:
         progress.stopped = str(stop)
     except NotYet:
@@ -123,6 +123,7 @@ class _Answerer:
         self._check_time = check_time
         self._num_classes = len(run.class_names)
         self._trials: dict[Architecture, str] = {}
+        self._chain: set[Architecture] = set()
 
     def latencies(self, request: Measure) -> dict[Architecture, float | Failure]:
         """An answer to `Measure`."""
@@ -138,6 +139,9 @@ class _Answerer:
     def scores(self, request: Train) -> dict[Architecture, float | Failure]:
         """An answer to `Train`."""
         answers: dict[Architecture, float | Failure] = {}
+        if any(self._run.study.find(self._key(request, candidate)) is None for candidate in request.candidates):
+            # From here on nothing is replayed: the chain is known to its end.
+            self.keep_weights({candidate.architecture for candidate in request.candidates})
         total = len(request.candidates)
         for number, candidate in enumerate(request.candidates):
             self._observer.work("candidates", number, total, f"step {request.step}: {candidate.architecture}")
@@ -147,15 +151,20 @@ class _Answerer:
             self._observer.work("candidates", number + 1, total, f"step {request.step}: {candidate.architecture}")
         return answers
 
-    def settle(self, step: Step, steps: list[Step]) -> None:
-        """After a decision: the chosen network's latency to the labels, and no weights but those of the chain."""
+    def settle(self, step: Step) -> None:
+        """After a decision: the chosen network's latency to the labels."""
+        self._chain.add(step.chosen.architecture)
+        if self._executor is not None:
+            self._latency(step.chosen.architecture, LABELS)
+
+    def keep_weights(self, besides: set[Architecture]) -> None:
+        """Remove the weights of every network that is neither in the chain nor in `besides`."""
         if self._executor is None:
             return
-        self._latency(step.chosen.architecture, LABELS)
-        chain = {member.chosen.architecture for member in steps}
-        for trial in step.trials:
-            if trial.candidate.architecture not in chain:
-                self._run.weights_path(trial.candidate.architecture).unlink(missing_ok=True)
+        kept = {self._run.weights_path(architecture) for architecture in self._chain | besides}
+        for path in self._run.checkpoints.glob("*.safetensors"):
+            if path not in kept:
+                path.unlink()
 
     def _latency(self, architecture: Architecture, boundary: str) -> Measurement | str:
         store, name = self._run.store, subject(architecture, self._num_classes)
@@ -175,9 +184,7 @@ class _Answerer:
         return measurement
 
     def _training(self, request: Train, candidate: Candidate) -> TrainingRecord:
-        config, study = self._run.config, self._run.study
-        parent = self._trials[request.parent] if request.parent is not None else ""
-        key = TrainingKey(architecture=str(candidate.architecture), recipe=config.proxy, parent_trial=parent, seed=config.seed)
+        study, key = self._run.study, self._key(request, candidate)
         if (known := study.find(key)) is not None:
             return known
         if self._executor is None:
@@ -185,6 +192,11 @@ class _Answerer:
         self._check_time()
         handle = study.begin(request.step, key, _attributes(candidate))
         return study.finish(handle, key, self._train(candidate.architecture))
+
+    def _key(self, request: Train, candidate: Candidate) -> TrainingKey:
+        config = self._run.config
+        parent = self._trials[request.parent] if request.parent is not None else ""
+        return TrainingKey(architecture=str(candidate.architecture), recipe=config.proxy, parent_trial=parent, seed=config.seed)
 
     def _train(self, architecture: Architecture) -> TrainingRecord:
         from lpsnet.checkpoint import save

@@ -136,22 +136,20 @@ def test_image_and_label_stay_together(changes: dict[str, float]) -> None:
     seen = torch.where(labels == IGNORE_INDEX, 0, labels).float().unsqueeze(1)
     flat = F.max_pool2d(seen, 3, 1, 1) == -F.max_pool2d(-seen, 3, 1, 1)
     flat &= seen > 0  # inside one tile; elsewhere neighbours mix, and padding has the mean colour
+    flat = F.pad(flat[..., 1:-1, 1:-1], (1, 1, 1, 1))  # what is beside the outermost pixels is not seen
     assert flat.float().mean() > 0.2
     colours = brightness(images)[:, :1][flat]
     torch.testing.assert_close(colours, 20 * seen[flat], rtol=0, atol=0.5)
 
 
-def test_an_edge_lies_at_the_same_pixel_in_image_and_label() -> None:
-    size = (48, 64)
-    labels = torch.ones(32, *size, dtype=torch.uint8)
-    labels[:, :, 23:] = 2
-    labels[:, 17:, :] = 2
+@pytest.mark.parametrize("axis", [1, 2])
+def test_an_edge_lies_at_the_same_pixel_in_image_and_label(axis: int) -> None:
+    labels = torch.ones(32, 48, 64, dtype=torch.uint8)
+    labels.narrow(axis, 19, labels.shape[axis] - 19).fill_(2)
     batch = Batch(((labels - 1) * 255)[:, None].repeat(1, 3, 1, 1), labels)
     images, warped = augmented(batch, scale_min=1.2, scale_max=3.0, flip=True)
     value = brightness(images)[:, 0]
-    corner = warped.float().unsqueeze(1)  # where both edges meet, bilinear and nearest need not agree
-    near = (F.avg_pool2d(corner, (9, 1), 1, (4, 0)) % 1 > 0) & (F.avg_pool2d(corner, (1, 9), 1, (0, 4)) % 1 > 0)
-    sure = ((value - 127.5).abs() > 3) & ~near.squeeze(1) & (warped != IGNORE_INDEX)
+    sure = (value - 127.5).abs() > 3
     assert ((value > 3) & (value < 252) & sure).sum() > 500  # it is the edges that are compared
     assert torch.equal((value > 127.5)[sure], (warped == 2)[sure])
 
