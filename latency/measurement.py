@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,8 @@ class TimingPlan:
     max_s: float = 20.0
 
     def __post_init__(self) -> None:
+        for name in ("warmup_s", "min_s", "max_s"):  # 1 and 1.0 seconds are the same plan and must give the same key
+            object.__setattr__(self, name, float(getattr(self, name)))
         if self.min_samples < MIN_SAMPLES_EVER:
             raise ValueError(f"min_samples must be at least {MIN_SAMPLES_EVER}, got {self.min_samples}")
         if min(self.warmup_s, self.min_s) < 0 or self.max_s <= 0:
@@ -160,7 +163,7 @@ class Measurement:
     found: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.samples_ms) < MIN_SAMPLES_EVER or min(self.samples_ms) <= 0:
+        if len(self.samples_ms) < MIN_SAMPLES_EVER or not all(0 < sample < math.inf for sample in self.samples_ms):
             raise ValueError(f"a measurement needs at least {MIN_SAMPLES_EVER} samples above 0 ms, got {list(self.samples_ms[:5])} ...")
 
     @property

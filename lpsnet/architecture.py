@@ -16,6 +16,9 @@ STAGES = 5
 EIGHTHS = 8
 """Scales are whole eighths of the input size, so that equality of architectures is exact."""
 
+LARGEST = 999_999
+"""No number of an architecture may be larger, so that its text stays readable and can be read back."""
+
 BLOCK_NAMES = ("conv3x3", "sepconv3x3")
 INTERACTION_NAMES = ("bilateral-b", "none")
 DEFAULT_BLOCK = BLOCK_NAMES[0]
@@ -97,6 +100,8 @@ def _whole(letter: str, values: Iterable[int]) -> tuple[int, ...]:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int):
             raise ArchitectureError(f"{letter} needs whole numbers, got {number!r}")
+        if number > LARGEST:
+            raise ArchitectureError(f"{letter} must be at most {LARGEST}, got {number}")
     return numbers
 
 
@@ -123,7 +128,7 @@ def _parse(cls: type[Architecture], text: str) -> Architecture:
             position += 1
         values: list[int] = []
         while True:
-            digits = re.compile(r"[0-9]{1,6}").match(text, position)
+            digits = re.compile(rf"[0-9]{{1,{len(str(LARGEST))}}}").match(text, position)
             if digits is None:
                 raise refuse(position, "a whole number")
             values.append(int(digits[0]))

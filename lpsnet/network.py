@@ -127,15 +127,14 @@ class LPSNet(nn.Module):
     def deploy(self) -> LPSNet:
         """A new network in deployed form that computes the same function in eval mode; this one stays untouched."""
         network = LPSNet(self.architecture, self.num_classes, deployed=True)
-        network.train(self.training)
         device = self.head.weight.device
         if self.deployed:
             network.load_state_dict(self.state_dict())
-            return network.to(device)
+            return network.train(self.training).to(device)
         for path, source in zip(network._paths(), self._paths(), strict=True):
             path.deploy_from(source)
         network.head = copy.deepcopy(self.head)
-        return network.to(device)
+        return network.train(self.training).to(device)
 
     def extra_repr(self) -> str:
         """The architecture's text and the form."""

@@ -56,6 +56,9 @@ class TrainRecipe:
     branches: bool = True
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # 1 and 1.0 are the same recipe and must be stored alike
+            if field.type == "float":
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
         least = {
             "iterations": 1,
             "batch_size": 1,

@@ -93,7 +93,7 @@ class SearchConfig:
         try:
             parts = {"plan": TimingPlan(**values["plan"]), "proxy": TrainRecipe(**values["proxy"]), "bounds": Bounds(**values["bounds"])}
             return cls(**{**values, **parts})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the stored configuration does not fit this version: {error}") from error
 
     def differences(self, other: SearchConfig) -> list[str]:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from latency.environment import cpu_name, package_version
 from latency.measurement import Environment
@@ -77,8 +78,11 @@ class Run:
         _make_folder(path)
         lock = _acquire(path)
         try:
-            header = _settle_header(path, config, class_names)
-            _settle_environment(path, environment, remeasure=remeasure)
+            header = _header(path, config, class_names)
+            if _check_environment(path, environment, remeasure=remeasure):
+                write_json(path / "environment.json", {"latency": asdict(environment), **provenance()})
+            values = {"format": FORMAT, "study": header.study, "class_names": list(class_names), "config": config.to_dict()}
+            write_json(path / "config.json", values)
             return cls(path, header, environment, heal=True, lock=lock)
         except BaseException:
             lock.close()
@@ -129,7 +133,10 @@ def read_header(path: Path) -> Header:
     values = _read_json(file)
     if values.get("format") != FORMAT:
         raise RunError(f"{file} has format {values.get('format')!r}, expected {FORMAT}")
-    return Header(SearchConfig.from_dict(values["config"]), tuple(values["class_names"]), values["study"])
+    try:
+        return Header(SearchConfig.from_dict(values["config"]), tuple(values["class_names"]), values["study"])
+    except (KeyError, TypeError, UserError) as error:
+        raise RunError(f"{file} does not describe a run: {error}") from error
 
 
 def provenance() -> dict[str, Any]:
@@ -180,38 +187,33 @@ def _acquire(path: Path) -> IO[str]:
     return lock
 
 
-def _settle_header(path: Path, config: SearchConfig, class_names: tuple[str, ...]) -> Header:
-    """Write `config.json`, or compare it with the one that is there."""
-    file = path / "config.json"
-    name = f"{path.resolve().name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
-    if file.exists():
-        known = read_header(path)
-        different = known.config.differences(config)
-        if known.class_names != class_names:
-            different.append(f"classes: {list(known.class_names)}, not {list(class_names)}")
-        if different:
-            raise RunError(f"run {path} was started with another configuration ({'; '.join(different)}); use it, or another --out")
-        if config.steps < known.config.steps:
-            raise RunError(f"run {path} was started for {known.config.steps} steps, not {config.steps}; steps are not taken back")
-        if config.steps == known.config.steps:
-            return known
-        name = known.study
-    write_json(file, {"format": FORMAT, "study": name, "class_names": list(class_names), "config": config.to_dict()})
-    return Header(config, class_names, name)
+def _header(path: Path, config: SearchConfig, class_names: tuple[str, ...]) -> Header:
+    """The header of the run as it is to be, new or continued. Raises `RunError` where another search lies there."""
+    if not (path / "config.json").exists():
+        return Header(config, class_names, f"{path.resolve().name}-{uuid4().hex[:12]}")
+    known = read_header(path)
+    different = known.config.differences(config)
+    if known.class_names != class_names:
+        different.append(f"classes: {list(known.class_names)}, not {list(class_names)}")
+    if different:
+        raise RunError(f"run {path} was started with another configuration ({'; '.join(different)}); use it, or another --out")
+    if config.steps < known.config.steps:
+        raise RunError(f"run {path} was started for {known.config.steps} steps, not {config.steps}; steps are not taken back")
+    return Header(config, class_names, known.study)
 
 
-def _settle_environment(path: Path, environment: Environment, *, remeasure: bool) -> None:
+def _check_environment(path: Path, environment: Environment, *, remeasure: bool) -> bool:
+    """Whether the environment is to be written; refuses one that the run was not measured in, unless told to measure anew."""
     file = path / "environment.json"
-    if file.exists():
-        different = _environment_of(_read_json(file), path).differences(environment)
-        if not different:
-            return
-        if not remeasure:
-            raise RunError(
-                f"run {path} was measured in another environment ({'; '.join(different)}); "
-                "go on there, or measure everything anew here with lps-search resume --remeasure"
-            )
-    write_json(file, {"latency": asdict(environment), **provenance()})
+    if not file.exists():
+        return True
+    different = _environment_of(_read_json(file), path).differences(environment)
+    if different and not remeasure:
+        raise RunError(
+            f"run {path} was measured in another environment ({'; '.join(different)}); "
+            "go on there, or measure everything anew here with lps-search resume --remeasure"
+        )
+    return bool(different)
 
 
 def _commit() -> str:

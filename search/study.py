@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_SAMPLER = optuna.samplers.RandomSampler()
+"""Never asked: the candidates come from Algorithm 1."""
 
 ORPHANED = "the driver ended before the training did"
 
@@ -93,6 +97,8 @@ class TrainingStudy:
         for study_name in sorted(optuna.get_all_study_names(self._storage)):
             prefix, _, step = study_name.rpartition("/step-")
             if prefix == name:
+                # Loaded, not created: a reader beside a driver must write nothing.
+                self._studies[int(step)] = optuna.load_study(study_name=study_name, storage=self._storage, sampler=_SAMPLER)
                 self._read_step(int(step), heal=heal)
 
     def find(self, key: TrainingKey) -> TrainingRecord | None:
@@ -128,7 +134,7 @@ class TrainingStudy:
             self._studies[step] = optuna.create_study(
                 study_name=f"{self.name}/step-{step:02d}",
                 storage=self._storage,
-                sampler=optuna.samplers.RandomSampler(),
+                sampler=_SAMPLER,
                 direction="maximize",
                 load_if_exists=True,
             )
@@ -141,9 +147,9 @@ class TrainingStudy:
                 self._storage.set_trial_user_attr(trial._trial_id, "orphaned", ORPHANED)
                 study.tell(trial.number, state=TrialState.FAIL)
             stored = trial.user_attrs.get("record")
-            if stored is not None and trial.state in (TrialState.COMPLETE, TrialState.FAIL):
-                if trial.state == TrialState.FAIL and not stored["failure"]:
-                    continue  # killed between its outcome and its end: it counts as not trained
+            # A trial killed between its outcome and its end is orphaned, too: it counts as not trained.
+            ended = trial.state in (TrialState.COMPLETE, TrialState.FAIL) and "orphaned" not in trial.user_attrs
+            if stored is not None and ended:
                 self._records[trial.user_attrs["key"]] = _record(stored)
 
 
@@ -166,15 +172,18 @@ def _open_storage(storage: str, *, heal: bool) -> JournalStorage | RDBStorage:
         try:
             return RDBStorage(storage)
         except Exception as error:  # SQLAlchemy and the database drivers share no base class
-            raise StudyError(f"study database cannot be opened: {str(error).splitlines()[0]}") from error
+            shown = re.sub(r"//([^/@]*?):[^/@]*@", r"//\1:***@", storage)  # without the password
+            raise StudyError(f"study database {shown} cannot be opened: {str(error).splitlines()[0]}") from error
     path = Path(storage)
-    if heal:
-        _heal_journal(path)
-    _check_journal(path)
     try:
+        if heal:
+            _heal_journal(path)
+        _check_journal(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return JournalStorage(JournalFileBackend(str(path)))
+    except StudyError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(f"study {path} cannot be opened: {error}") from error
 
@@ -196,6 +205,7 @@ def _check_journal(path: Path) -> None:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn, not corrupt
         try:
-            json.loads(line)
-        except ValueError as error:
+            if "op_code" not in json.loads(line):
+                raise ValueError("no operation of a study")
+        except (ValueError, TypeError) as error:
             raise StudyError(f"study {path} is corrupt in line {number}: {error}; restore it, or start a new run with --out") from error

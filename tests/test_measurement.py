@@ -125,9 +125,9 @@ def test_too_few_samples_are_refused() -> None:
     assert len(measurement([1.0] * MIN_SAMPLES_EVER).samples_ms) == MIN_SAMPLES_EVER
 
 
-@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])
 @pytest.mark.parametrize("place", [0, 5])
-def test_samples_that_are_not_above_zero_are_refused(wrong: float, place: int) -> None:
+def test_samples_that_are_not_finite_and_above_zero_are_refused(wrong: float, place: int) -> None:
     values = [1.0] * 10
     values[place] = wrong
     with pytest.raises(ValueError, match="above 0"):

@@ -140,14 +140,19 @@ class TestStarting:
         assert run.study.find(KEY) == stored
         run.close()
 
-    @pytest.mark.parametrize("steps", [0, 9])
-    def test_other_numbers_of_steps_are_taken_over_and_kept(self, begun: Path, steps: int) -> None:
+    def test_more_steps_are_taken_over_and_kept(self, begun: Path) -> None:
         study = read_header(begun).study
-        run = Run.start(begun, dataclasses.replace(CONFIG, steps=steps), CLASSES, HERE)
-        assert run.config.steps == steps
+        run = Run.start(begun, dataclasses.replace(CONFIG, steps=9), CLASSES, HERE)
+        assert run.config.steps == 9
         run.close()
-        assert read_header(begun).config == dataclasses.replace(CONFIG, steps=steps)
+        assert read_header(begun).config == dataclasses.replace(CONFIG, steps=9)
         assert read_header(begun).study == study
+
+    def test_fewer_steps_are_refused_with_both_numbers(self, begun: Path) -> None:
+        before = content(begun)
+        with pytest.raises(RunError, match="was started for 2 steps, not 1"):
+            start(begun, dataclasses.replace(CONFIG, steps=1))
+        assert content(begun) == before
 
     @pytest.mark.parametrize(("change", "field", "was", "now"), DIFFERENCES, ids=[row[1] for row in DIFFERENCES])
     def test_any_other_difference_is_refused_with_both_values(

@@ -212,6 +212,7 @@ class TestKilledDrivers:
         stored = train(TrainingStudy("run", str(journal), heal=True))
         assert TrainingStudy("run", str(journal), heal=True).find(KEY) == stored
 
+    @pytest.mark.timeout(60)  # Optuna looks at a link to nowhere for ever
     @pytest.mark.parametrize("kind", ["file", "link", "dangling link"])
     def test_a_lock_that_was_left_is_removed(self, journal: Path, kind: str, no_waiting: None) -> None:
         first = train(TrainingStudy("run", str(journal), heal=True))
