@@ -89,11 +89,11 @@ def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subjec
 
     timed = at_boundary(deployed(module), conditions.boundary)
     image = seeded_input(conditions.shape)
-    with torch.inference_mode():
-        try:
+    try:
+        with torch.inference_mode():
             expected = timed(torch.from_numpy(image)).numpy()
-        except ValueError as error:
-            raise MeasurementFailed(str(error)) from error
+    except (ValueError, MemoryError, RuntimeError) as error:
+        raise MeasurementFailed(f"torch cannot run the network: {error}") from error
     start = time.perf_counter()
     with backend.load(timed, conditions) as session:
         load_s = time.perf_counter() - start

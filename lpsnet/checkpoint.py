@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from lpsnet.architecture import NAMED, Architecture, ArchitectureError
+from lpsnet.architecture import NAMED, Architecture
 from lpsnet.errors import UserError
 from lpsnet.network import LPSNet
 
@@ -132,7 +132,10 @@ def load(source: str | Path, architecture: Architecture | str | None = None) -> 
     expected = Architecture.parse(architecture) if isinstance(architecture, str) else architecture
     path = Path(source)
     if not path.exists() and str(source) in NAMED:
-        path = _shipped(str(source))
+        path, named = _shipped(str(source)), NAMED[str(source)]
+        if expected not in (None, named):
+            raise CheckpointError(f"{source} is {named}, expected {expected}")
+        expected = named
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; give a .safetensors file, a .pth file, or one of {', '.join(NAMED)}")
     if path.suffix == ".pth":
@@ -140,7 +143,7 @@ def load(source: str | Path, architecture: Architecture | str | None = None) -> 
             raise CheckpointError(f"{path} does not say its architecture; pass it, for example architecture='LPS-Net-S'")
         return _load_released(path, expected)
     metadata, tensors = _read(path)
-    found = _parse_architecture(path, metadata.architecture)
+    found = Architecture.parse(metadata.architecture)
     if expected is not None and found != expected:
         raise CheckpointError(f"{path} holds {found}, expected {expected}")
     network = LPSNet(found, len(metadata.class_names), branches=metadata.branches, deployed=metadata.deployed)
@@ -180,21 +183,20 @@ def _read(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
     if text is None:
         raise CheckpointError(f"{path} is a safetensors file without the description that lpsnet.save writes")
     try:
-        values = json.loads(text)
-        if values.pop("format") != FORMAT:
-            raise ValueError("format")
-        values["class_names"] = tuple(values["class_names"])
-        values["input_size"] = tuple(values["input_size"])
-        return Metadata(**values), tensors
+        return _metadata(json.loads(text)), tensors
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: its description is not of format {FORMAT}: {error}") from error
 
 
-def _parse_architecture(path: Path, text: str) -> Architecture:
-    try:
-        return Architecture.parse(text)
-    except ArchitectureError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+def _metadata(values: dict[str, Any]) -> Metadata:
+    """Check a description field by field. Raises one of several errors; the message says what is wrong."""
+    if (found := values.pop("format")) != FORMAT:
+        raise ValueError(f"found format {found!r}")
+    Architecture.parse(values["architecture"])
+    names, (height, width) = tuple(values.pop("class_names")), values.pop("input_size")
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be one text or more, found {list(names)}")
+    return Metadata(**values, class_names=names, input_size=(int(height), int(width)))
 
 
 def _load_released(path: Path, architecture: Architecture) -> LPSNet:
@@ -204,7 +206,7 @@ def _load_released(path: Path, architecture: Architecture) -> LPSNet:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).strip().splitlines() or ["no message"]
         raise CheckpointError(f"{path} is damaged or holds more than weights: {reason[0]}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a table of tensors by name")
     count = architecture.num_paths
     prefixes = _RELEASED_PREFIXES.get(count, tuple(f"net{number + 1}." for number in range(count)))
@@ -216,8 +218,11 @@ def _load_released(path: Path, architecture: Architecture) -> LPSNet:
                 name = f"paths.{index}.{key.removeprefix(prefix)}"
         tensors[name] = value
     head = tensors.get("head.weight")
-    if head is None:
-        raise CheckpointError(f"{path} has no head.weight; expected the keys of {architecture}, found {_some(state)}")
+    if head is None or head.ndim != 4 or not len(head):
+        shape = "none" if head is None else f"one of shape {list(head.shape)}"
+        raise CheckpointError(
+            f"{path} does not fit {architecture}: head.weight must be (classes, channels, 1, 1), found {shape} among {_some(state)}"
+        )
     return _fill(LPSNet(architecture, int(head.shape[0]), deployed=True), tensors, path)
 
 

@@ -6,6 +6,7 @@ Nothing here trains (`training.py`); no torch.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +72,11 @@ class TrainRecipe:
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise UserError(f"recipe: {name} must be at least {bound}, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise UserError(f"recipe: learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 < self.scale_min <= self.scale_max:
+        for name in ("learning_rate", "poly_power"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise UserError(f"recipe: {name} must be {'finite' if value == math.inf else 'above 0'}, got {value}")
+        if not 0 < self.scale_min <= self.scale_max < math.inf:
             raise UserError(f"recipe: scales must satisfy 0 < scale_min <= scale_max, got {self.scale_min} and {self.scale_max}")
         if not 0 <= self.momentum < 1:
             raise UserError(f"recipe: momentum must be in [0, 1), got {self.momentum}")

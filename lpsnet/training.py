@@ -120,7 +120,11 @@ def evaluate(
     batch_size: int = 4,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Scores:
-    """Score whole frames at full resolution: no flip, no scales, no crops. The network is left in eval mode."""
+    """Score whole frames at full resolution: no flip, no scales, no crops. The network is left in eval mode.
+
+    Raises:
+        TrainingFailed: the network's output is not finite.
+    """
     device = next(network.parameters()).device
     confusion = torch.zeros(frames.num_classes, frames.num_classes, dtype=torch.long, device=device)
     network.eval()
@@ -128,6 +132,8 @@ def evaluate(
     with torch.inference_mode():
         for batch in frames.batches(batch_size):
             logits = network(normalise(batch.images.to(device)))
+            if not math.isfinite(float(logits.sum())):  # divergence in the last update shows in no loss
+                raise TrainingFailed("the network's output is not finite; a lower learning rate may help")
             predicted = logits.max(1).indices  # ten times as fast as argmax on a CPU
             confusion += confusion_matrix(predicted, batch.labels.to(device).long(), frames.num_classes)
             done += len(batch.images)

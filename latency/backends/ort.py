@@ -84,4 +84,9 @@ class OrtBackend:
             session = onnxruntime.InferenceSession(graph, options, providers=[_PROVIDERS[conditions.device]])
         except Exception as error:  # onnxruntime exports no common base class of its errors
             raise MeasurementFailed(f"ONNX Runtime cannot load the graph: {error}") from error
-        yield OrtSession(session, conditions)
+        try:
+            yield OrtSession(session, conditions)
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            raise MeasurementFailed(f"ONNX Runtime cannot run the graph: {error}") from error

@@ -109,8 +109,10 @@ class TorchBackend:
             else:
                 torch.backends.cudnn.allow_tf32 = False
                 yield CudaSession(module.cuda(), conditions)
-        except torch.OutOfMemoryError as error:
-            raise MeasurementFailed(f"out of memory on {conditions.device}: {error}") from error
+        except MeasurementFailed:
+            raise
+        except RuntimeError as error:  # out of memory is one of them
+            raise MeasurementFailed(f"torch cannot run the network on {conditions.device}: {error}") from error
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.allow_tf32 = tf32

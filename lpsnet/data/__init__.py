@@ -29,6 +29,7 @@ class DataSpec:
     path: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path or None)
         if self.name not in DATASETS:
             raise UserError(f"unknown data set {self.name!r}; there are: {', '.join(DATASETS)}")
         if DATASETS[self.name].needs_path and not self.path:
@@ -40,7 +41,7 @@ class DataSpec:
     def parse(cls, text: str) -> DataSpec:
         """Read `NAME` or `NAME:PATH`; the inverse of `str`."""
         name, _, path = text.partition(":")
-        return cls(name, path or None)
+        return cls(name, path)
 
     def __str__(self) -> str:
         return self.name if self.path is None else f"{self.name}:{self.path}"

@@ -12,6 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from lpsnet.data.frames import DataError
+
 CLASS_NAMES: Final[tuple[str, ...]] = (
     "sky", "building", "fence", "tree", "road", "pavement", "verge", "car", "pole", "sign", "pedestrian",
 )  # fmt: skip
@@ -25,6 +27,8 @@ class Synthetic:
     class_names = CLASS_NAMES
 
     def __init__(self, split: str, size: tuple[int, int]) -> None:
+        if split not in SPLIT_SIZES:
+            raise DataError(f"synthetic has no split {split!r}; there are: {', '.join(SPLIT_SIZES)}")
         self._split = split
         self._size = size
 
