@@ -92,6 +92,15 @@ class Store:
             ).fetchone()
         return None if row is None else self._read(row)
 
+    def row_number(self, subject: str, conditions: Conditions, environment: Environment) -> int | None:
+        """Number of the row that `find` reads, None where there is none."""
+        with self._translated():
+            row = self._connection.execute(
+                "SELECT min(id) FROM measurements WHERE subject = ? AND conditions = ? AND environment = ?",
+                (subject, conditions.key(), environment.key()),
+            ).fetchone()
+        return None if row[0] is None else int(row[0])
+
     def all(self) -> list[Measurement]:
         """Every measurement that succeeded, in the order taken."""
         with self._translated():

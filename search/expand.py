@@ -50,6 +50,16 @@ class Candidate:
     expansions: tuple[tuple[str, int], ...]
     latency_ms: float
 
+    @property
+    def text(self) -> str:
+        """The operations for a reader, for example `depth-4 x7` or `scale-2 x1 = scale-3 x1`; "start" for the start."""
+        return " = ".join(f"{name} x{k}" for name, k in self.expansions) or "start"
+
+    @property
+    def k(self) -> int:
+        """Units of the first operation, 0 for the start."""
+        return self.expansions[0][1] if self.expansions else 0
+
 
 @dataclass(frozen=True)
 class Train:

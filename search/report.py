@@ -43,11 +43,6 @@ def _replace(path: Path, frame: pd.DataFrame) -> None:
     temporary.replace(path)
 
 
-def expansion_text(trial: Trial) -> str:
-    """The operations that lead to a candidate, for example `depth-4 x7` or `scale-2 x1 = scale-3 x1`."""
-    return " = ".join(f"{name} x{k}" for name, k in trial.candidate.expansions) or "start"
-
-
 def candidates_frame(run: Run, steps: list[Step]) -> pd.DataFrame:
     """One row a candidate of every decided step, the start included; IoU a class in columns of their own."""
     rows: list[dict[str, Any]] = []
@@ -70,8 +65,8 @@ def _candidate_row(run: Run, step: Step, trial: Trial, record: TrainingRecord) -
     return {
         "step": step.number,
         "architecture": str(architecture),
-        "expansion": expansion_text(trial),
-        "k": trial.candidate.expansions[0][1] if trial.candidate.expansions else 0,
+        "expansion": trial.candidate.text,
+        "k": trial.candidate.k,
         "target_ms": step.target_ms,
         "latency_ms": trial.candidate.latency_ms,
         "latency_stable": measured.verdict().stable if measured else None,
@@ -98,7 +93,7 @@ def _family_row(run: Run, step: Step) -> dict[str, Any]:
     labels = _measured(run, architecture, "labels")
     return {
         "step": step.number,
-        "expansion": expansion_text(step.chosen_trial),
+        "expansion": step.chosen_trial.candidate.text,
         "B": "-".join(map(str, architecture.depths)),
         "C": "-".join(map(str, architecture.widths)),
         "R": "-".join(f"{scale}/8" for scale in architecture.scales),

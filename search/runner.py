@@ -190,13 +190,22 @@ class _Answerer:
         if self._executor is None:
             raise NotYet
         self._check_time()
-        handle = study.begin(request.step, key, _attributes(candidate))
+        handle = study.begin(request.step, key, self._attributes(candidate))
         return study.finish(handle, key, self._train(candidate.architecture))
 
     def _key(self, request: Train, candidate: Candidate) -> TrainingKey:
         config = self._run.config
         parent = self._trials[request.parent] if request.parent is not None else ""
         return TrainingKey(architecture=str(candidate.architecture), recipe=config.proxy, parent_trial=parent, seed=config.seed)
+
+    def _attributes(self, candidate: Candidate) -> dict[str, object]:
+        name, at = subject(candidate.architecture, self._num_classes), conditions(self._run.config)
+        return {
+            "expansion": candidate.text,
+            "k": candidate.k,
+            "latency_ms": candidate.latency_ms,
+            "latency_row": self._run.store.row_number(name, at, self._run.environment),
+        }
 
     def _train(self, architecture: Architecture) -> TrainingRecord:
         from lpsnet.checkpoint import save
@@ -226,11 +235,3 @@ class _Answerer:
             weights=str(path.relative_to(self._run.path)),
             weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
-
-
-def _attributes(candidate: Candidate) -> dict[str, object]:
-    return {
-        "expansion": "+".join(f"{name} x{k}" for name, k in candidate.expansions) or "start",
-        "k": candidate.expansions[0][1] if candidate.expansions else 0,
-        "latency_ms": candidate.latency_ms,
-    }

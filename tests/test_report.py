@@ -19,7 +19,7 @@ from lpsnet.recipe import proxy_recipe
 from search.config import SearchConfig
 from search.executor import conditions, subject
 from search.expand import Candidate, Failure, Member, Step, Trial
-from search.report import candidates_frame, expansion_text, family_frame, slope_text, write_report, write_trajectory
+from search.report import candidates_frame, family_frame, slope_text, write_report, write_trajectory
 from search.run import Run, RunError
 from search.study import TrainingKey, TrainingRecord
 
@@ -286,5 +286,5 @@ def test_a_slope_is_told_in_words_where_it_is_no_number(value: float, text: str)
 
 
 def test_an_expansion_names_every_operation_that_leads_to_the_network() -> None:
-    texts = [expansion_text(t) for step in chain() for t in step.trials]
+    texts = [t.candidate.text for step in chain() for t in step.trials]
     assert texts == ["start", "depth-4 x2", "width-1 x1", "scale-2 x1 = scale-3 x1", "depth-4 x1"]

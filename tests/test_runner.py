@@ -219,3 +219,18 @@ def test_out_of_memory_fails_the_candidate_and_a_bug_or_broken_data_does_not_hid
         with pytest.raises(expected) as caught:
             proxy.score(tiny_config().start_architecture)
         assert type(caught.value) is expected
+
+
+def test_every_training_is_a_trial_with_its_expansion_k_latency_row_curve_and_state(tmp_path: Path) -> None:
+    config = tiny_config(1)
+    finish(tmp_path / "run", config, CountingExecutor(config))
+    with Run.read(tmp_path / "run") as run:
+        start_trial, *trials = run.study.trials(0) + run.study.trials(1)
+        assert start_trial.user_attrs["expansion"] == "start" and start_trial.user_attrs["k"] == 0
+        for trial in trials:
+            attributes = trial.user_attrs
+            row = run.store._connection.execute("SELECT subject FROM measurements WHERE id = ?", (attributes["latency_row"],)).fetchone()
+            assert row == (f"{attributes['architecture']} classes=11",)
+            assert attributes["expansion"].split(" = ")[0].endswith(f" x{attributes['k']}") and attributes["parent_trial"] == "step-00/0"
+            assert trial.state.name == "COMPLETE" and trial.value == attributes["record"]["miou_percent"]
+            assert attributes["record"]["curve"] == [[1, 2.0], [2, 1.0]] and attributes["iterations"] == 2 and attributes["seed"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 from lpsnet.errors import UserError
@@ -54,6 +55,21 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]], *, marked
         table.add_row(*(Text(str(value)) for value in row), style="bold green" if number == marked else None)
     # A pipe has no width of its own; a table cut to 80 columns there would lose text.
     Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows to a CSV file and make its folder.
+
+    Raises:
+        UserError: the path cannot be written.
+    """
+    import pandas as pd
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(path, index=False, float_format="%.6g")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
 
 
 class Live(Observer):

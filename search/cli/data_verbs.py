@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.console import Live, parse_size, print_table
+from search.cli.console import Live, parse_size, print_table, write_rows
 
 if TYPE_CHECKING:
     from lpsnet.data.frames import Source
@@ -84,7 +84,8 @@ def study(
     with Live() as live:
         rows = run_study(spec, shape, recipe, seeds, out, on_progress=live.work)
     found = [dataclasses.asdict(gain) for gain in gains(rows)]
-    write_json(out / "summary.json", {**provenance(), "recipe": recipe.to_dict(), "gains": found})
+    write_json(out / "summary.json", {**provenance(), "data": str(spec), "input_size": shape, "recipe": recipe.to_dict(), "gains": found})
+    write_rows(out / "gains.csv", found)
     if as_json:
         print(json.dumps(found))
         return

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.console import Live, parse_size, print_table
+from search.cli.console import Live, parse_size, print_table, write_rows
 
 Backend = Annotated[str, typer.Option(help="Runtime: ort (ONNX Runtime) or torch.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
@@ -152,7 +152,7 @@ def latency_table(
             raise UserError(f"a convolution cannot be measured: {failure}") from failure
     rows = [asdict(row) for row in table]
     if out is not None:
-        _write_csv(out, rows)
+        write_rows(out, rows)
     if as_json:
         print(json.dumps(rows))
         return
@@ -166,16 +166,6 @@ def latency_table(
         ],
         marked=best,
     )
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    import pandas as pd
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(path, index=False, float_format="%.6g")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
 
 
 def parse_widths(text: str) -> tuple[int, ...]:

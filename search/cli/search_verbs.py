@@ -179,7 +179,7 @@ def print_step(step: Step) -> None:
         rows.append(
             [
                 " = ".join(name for name, _ in trial.candidate.expansions),
-                trial.candidate.expansions[0][1],
+                trial.candidate.k,
                 str(trial.candidate.architecture),
                 f"{trial.candidate.latency_ms:.3f}",
                 trial.outcome.reason if isinstance(trial.outcome, Failure) else f"{trial.outcome:.2f}",
@@ -207,6 +207,8 @@ def _print_state(wanted: int, progress: Progress, out: Path | None = None) -> No
         print(f"{taken} of {wanted} steps taken, then --max-hours was over{where}; go on with: lps-search resume {out}")
     else:
         print(f"{taken} of {wanted} steps taken{where}")
+    if progress.stopped and out is None:
+        print(f"the search stopped: {progress.stopped}")
 
 
 def _print_json(run: Run, progress: Progress) -> None:
