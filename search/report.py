@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,11 @@ def _replace(path: Path, frame: pd.DataFrame) -> None:
 
 def candidates_frame(run: Run, steps: list[Step]) -> pd.DataFrame:
     """One row a candidate of every decided step, the start included; IoU a class in columns of their own."""
-    rows: list[dict[str, Any]] = []
+    return pd.DataFrame([_candidate_row(run, step, trial, record) for step, trial, record in _records(run, steps)])
+
+
+def _records(run: Run, steps: list[Step]) -> Iterator[tuple[Step, Trial, TrainingRecord]]:
+    """Every candidate of every step with the record of its training."""
     trials: dict[Architecture, str] = {}
     for step in steps:
         parent = trials[step.parent.architecture] if step.parent else ""
@@ -54,8 +59,7 @@ def candidates_frame(run: Run, steps: list[Step]) -> pd.DataFrame:
             key = TrainingKey(architecture=str(architecture), recipe=run.config.proxy, parent_trial=parent, seed=run.config.seed)
             record = run.study.find(key) or TrainingRecord()
             trials[architecture] = record.trial
-            rows.append(_candidate_row(run, step, trial, record))
-    return pd.DataFrame(rows)
+            yield step, trial, record
 
 
 def _candidate_row(run: Run, step: Step, trial: Trial, record: TrainingRecord) -> dict[str, Any]:
@@ -83,10 +87,11 @@ def _candidate_row(run: Run, step: Step, trial: Trial, record: TrainingRecord) -
 
 def family_frame(run: Run, steps: list[Step]) -> pd.DataFrame:
     """One row a network of the chain, the columns of the paper's Table 4 and the latency to the labels beside them."""
-    return pd.DataFrame([_family_row(run, step) for step in steps])
+    chosen = ((step, record) for step, trial, record in _records(run, steps) if trial is step.chosen_trial)
+    return pd.DataFrame([_family_row(run, step, record) for step, record in chosen])
 
 
-def _family_row(run: Run, step: Step) -> dict[str, Any]:
+def _family_row(run: Run, step: Step, record: TrainingRecord) -> dict[str, Any]:
     architecture = step.chosen.architecture
     cost = complexity(architecture, len(run.class_names), run.config.size)
     weights = run.weights_path(architecture)
@@ -105,6 +110,7 @@ def _family_row(run: Run, step: Step) -> dict[str, Any]:
         "macs_giga": cost.macs / 1e9,
         "architecture": str(architecture),
         "weights": str(weights.relative_to(run.path)) if weights.exists() else "",
+        "weights_sha256": record.weights_sha256,
         "warnings": "; ".join(step.warnings),
     }
 

@@ -205,7 +205,7 @@ def _check_journal(path: Path) -> None:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn, not corrupt
         try:
-            if "op_code" not in json.loads(line):
+            if "op_code" not in dict(json.loads(line)):
                 raise ValueError("no operation of a study")
         except (ValueError, TypeError) as error:
             raise StudyError(f"study {path} is corrupt in line {number}: {error}; restore it, or start a new run with --out") from error

@@ -133,7 +133,7 @@ def show(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_jso
         for step in progress.steps:
             print_step(step)
         frame = family_frame(opened, progress.steps)
-        columns = [name for name in frame.columns if name not in ("architecture", "weights", "warnings")]
+        columns = [name for name in frame.columns if name not in ("architecture", "weights", "weights_sha256", "warnings")]
         rows = [[_cell(value) for value in row] for row in frame[columns].itertuples(index=False)]
         print_table(f"{run}: {len(progress.steps)} networks, {len(candidates_frame(opened, progress.steps))} trained", columns, rows)
         _print_state(opened.config.steps, progress)
