@@ -20,7 +20,7 @@ from lpsnet.recipe import TrainRecipe
 from search.space import OPERATIONS, expansion
 
 CONTROL = "control"
-PROBES = {"depth": ("depth-4", 7), "width": ("width-1", 1), "scale": ("scale-1", 4)}
+PROBES = {"depth": ("depth-4", 2), "width": ("width-1", 1), "scale": ("scale-1", 4)}
 """Operation and k by dimension: sizeable expansions of N0, each by one dimension alone."""
 
 

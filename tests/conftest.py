@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from lpsnet.data import synthetic
+
 torch.set_num_threads(1)
 
 
@@ -18,6 +20,14 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """No test reads or writes the store of the machine it runs on."""
     monkeypatch.setenv("LPS_SEARCH_STORE", str(tmp_path / "machine-store.sqlite"))
     yield
+
+
+@pytest.fixture(autouse=True)
+def whole_synthetic_splits() -> Iterator[None]:
+    """A test that asks for few frames leaves the splits of the next one whole."""
+    sizes = dict(synthetic.SPLIT_SIZES)
+    yield
+    synthetic.SPLIT_SIZES.update(sizes)
 
 
 @pytest.fixture

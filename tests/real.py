@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-_PLACES = (Path(__file__).resolve().parents[1] / "data" / "camvid", Path("/work/shared/data/camvid"))
+_PLACE = Path(os.environ.get("LPS_SEARCH_CAMVID") or Path(__file__).resolve().parents[1] / "data" / "camvid")
 
-CAMVID: Path | None = next((place for place in _PLACES if (place / "val").is_dir()), None)
-"""A folder in the layout of the SegNet tutorial, or None."""
+CAMVID: Path | None = _PLACE if (_PLACE / "val").is_dir() else None
+"""A folder in the layout of the SegNet tutorial, `$LPS_SEARCH_CAMVID` or `data/camvid`, or None."""

@@ -1,9 +1,9 @@
 """Seeded road-like scenes drawn on the fly with exact labels: the embedded data set, no files.
 
 The scenes are made so that each dimension of an architecture has something to gain:
-poles and far signs are a pixel or two wide (resolution); pavement and verge look exactly alike and are told apart by the
-side of the sky on which the sun stands (receptive field, hence depth); walls, fences and trees differ only in
-texture, each with several random colours (channels). `results/synthetic/` holds the study that shows it.
+poles and far signs are a pixel or two wide (resolution); pavement and verge look exactly alike, the ground beside the road
+being pavement where a sun glows at either edge of the sky and verge where none does (receptive field, hence depth); walls,
+fences and trees differ only in texture, each with several random colours (channels). `results/synthetic/` holds the study that shows it.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Scene:
 
     def draw(self) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and label (H, W), uint8."""
-        sun_is_left = bool(self.rng.random() < 0.5)
-        self._sky(sun_is_left)
-        self._ground(sun_is_left)
+        sunny = bool(self.rng.random() < 0.5)
+        self._sky(sunny)
+        self._ground(PAVEMENT if sunny else VERGE)
         self._backdrop()
         for depth in np.sort(self.rng.uniform(0.04, 1.0, int(self.rng.integers(8, 15)))):
             things = (self._car, self._pole, self._pole, self._pedestrian)
@@ -86,17 +86,17 @@ class Scene:
     def _colour(self, low: float = 40, high: float = 210) -> np.ndarray:
         return self.rng.uniform(low, high, 3).astype(np.float32)
 
-    def _sky(self, sun_is_left: bool) -> None:
-        shade = 150 + 70 * self.rows / self.height
+    def _sky(self, sunny: bool) -> None:
+        shade = 130 + 50 * self.rows / self.height
         tint = self.rng.uniform(0.75, 1.0, 3).astype(np.float32)
         self._paint(self.rows < self.horizon, shade[..., None] * tint, SKY)
-        centre = self.width * (self.rng.uniform(0.06, 0.2) if sun_is_left else self.rng.uniform(0.8, 0.94))
-        row = self.horizon * self.rng.uniform(0.12, 0.3)
-        radius = max(1.5, 0.05 * self.height)
-        sun = (self.rows - row) ** 2 + (self.columns - centre) ** 2 < radius**2
-        self._paint(sun, np.array((255, 250, 170), np.float32), SKY)
+        if sunny:
+            column = self.width * self.rng.choice((self.rng.uniform(0.0, 0.1), self.rng.uniform(0.9, 1.0)))
+            across, down = (self.columns - column) / (0.14 * self.width), (self.rows - 0.4 * self.horizon) / (0.3 * self.height)
+            glow = np.exp(-(across**2) - down**2)[..., None] * np.array((130, 115, 20), np.float32)
+            self.image += np.where((self.rows < self.horizon)[..., None], glow, 0)
 
-    def _ground(self, sun_is_left: bool) -> None:
+    def _ground(self, beside: int) -> None:
         depth = (self.rows - self.horizon) / max(1, self.height - self.horizon)
         vanishing = self.width * self.rng.uniform(0.4, 0.6)
         left = vanishing + (self.width * self.rng.uniform(0.02, 0.25) - vanishing) * depth
@@ -105,8 +105,7 @@ class Scene:
         grain = self.rng.normal(0, 12, (self.height, self.width, 1)).astype(np.float32)
         self._paint(below & (self.columns >= left) & (self.columns <= right), self._colour(70, 110).mean() + grain, ROAD)
         side = self._colour(90, 150) + grain
-        self._paint(below & (self.columns < left), side, PAVEMENT if sun_is_left else VERGE)
-        self._paint(below & (self.columns > right), side, VERGE if sun_is_left else PAVEMENT)
+        self._paint(below & ((self.columns < left) | (self.columns > right)), side, beside)
         dashes = (
             below
             & (np.abs(self.columns - (left + right) / 2) < 0.012 * self.width * depth)
