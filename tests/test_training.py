@@ -315,7 +315,7 @@ def test_the_callers_random_state_is_left_as_it_was() -> None:
 
 def test_the_loss_falls_and_the_score_rises_on_frames_learned_by_heart() -> None:
     still = TrainRecipe(
-        iterations=60, batch_size=2, learning_rate=0.1, warmup_iterations=3, scale_min=1, scale_max=1, jitter=0, flip=False, loss_stride=1
+        iterations=120, batch_size=2, learning_rate=0.1, warmup_iterations=3, scale_min=1, scale_max=1, jitter=0, flip=False, loss_stride=1
     )
     frames = few(count=2)
     result = train(Architecture((1,) * 5, (8, 16, 16, 32, 32), (8,)), frames, frames, still)
