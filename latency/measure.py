@@ -68,11 +68,16 @@ def measure(
         return _measure(runtime, module, conditions, subject)
     if not subject:
         raise ValueError("a measurement that is kept in a store needs a subject")
-    here = environment(runtime, device)
+    return _looked_up(runtime, module, conditions, subject, store)
+
+
+def _looked_up(backend: Backend, module: nn.Module, conditions: Conditions, subject: str, store: Store) -> Measurement:
+    """The measurement that the store holds, else a new one that it then holds; a failure is held, too."""
+    here = environment(backend, conditions.device)
     known = store.find(subject, conditions, here)
     if known is None:
         try:
-            known = _measure(runtime, module, conditions, subject)
+            known = _measure(backend, module, conditions, subject)
             store.add(known)
         except MeasurementFailed as failure:
             known = str(failure)

@@ -17,8 +17,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 def keep_freed_memory() -> None:
     """Let the C library keep the memory of freed tensors for the next iteration instead of giving it back each time.
 
-    On a CPU a fifth of a training's time can go into asking the system for the same pages again. Does nothing where
-    the C library is not glibc.
+    Asking the system for the same pages again costs a CPU training time. Does nothing where the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
