@@ -5,11 +5,12 @@ The exporter (torch.export, "dynamo") and the opset are fixed: both decide what 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 
 import numpy as np
@@ -19,11 +20,11 @@ from torch import nn
 from latency.protocols import MeasurementFailed
 
 OPSET = 20
-TOLERANCE = 1e-3
-"""Largest difference to torch, relative to the largest output, above which a graph is refused."""
+TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2}
+"""By precision: the largest difference to torch in fp32, relative to the largest output, above which a graph is refused."""
 
-LABEL_TOLERANCE = 1e-3
-"""Largest share of pixels whose class may differ from torch: ties between classes fall either way."""
+LABEL_TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2}
+"""By precision: the largest share of pixels whose class may differ from torch: ties between classes fall either way."""
 
 
 def seeded_input(shape: tuple[int, ...]) -> np.ndarray:
@@ -31,24 +32,46 @@ def seeded_input(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def to_onnx(module: nn.Module, shape: tuple[int, int, int, int]) -> bytes:
-    """The module in eval mode as a serialised ONNX model for one input shape.
+def to_onnx(
+    module: nn.Module, shape: tuple[int, int, int, int], *, dtype: torch.dtype = torch.float32, dynamic_batch: bool = False
+) -> bytes:
+    """The module in eval mode as a serialised ONNX model with one input, `image`, and one output, `output`.
+
+    Args:
+        module: takes the image, of `dtype`.
+        shape: of the image.
+        dtype: of the image; a module in half precision takes half or 8-bit images.
+        dynamic_batch: leave the number of images open; `shape` then says the others.
 
     Raises:
         MeasurementFailed: the exporter refused the module; the message gives its first line.
     """
-    example = torch.from_numpy(seeded_input(shape))
+    # A batch of one would be taken for a constant.
+    example = torch.zeros((2, *shape[1:]) if dynamic_batch else shape, dtype=dtype)
+    dynamic = ({0: torch.export.Dim("batch", min=1, max=256)},) if dynamic_batch else None
     try:
         with _quiet(), _operators_read_once():
-            program = torch.onnx.export(module, (example,), dynamo=True, opset_version=OPSET, verbose=False, input_names=["image"])
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+                input_names=["image"],
+                output_names=["output"],
+                dynamic_shapes=dynamic,
+            )
     except Exception as error:  # the exporter raises many types; each means that this network cannot be built
         raise MeasurementFailed(f"ONNX export failed: {type(error).__name__}: {_first_line(error)}") from error
     assert program is not None
     return bytes(program.model_proto.SerializeToString())
 
 
-def check_agreement(found: np.ndarray, expected: np.ndarray) -> None:
-    """Refuse an output that differs from torch's beyond the tolerance.
+def check_agreement(found: np.ndarray, expected: np.ndarray, precision: str = "fp32") -> float:
+    """Refuse an output that differs from torch's in fp32 beyond the tolerance of its precision.
+
+    Returns:
+        The share of differing labels, or the largest difference relative to the largest output.
 
     Raises:
         MeasurementFailed: with the difference.
@@ -59,12 +82,13 @@ def check_agreement(found: np.ndarray, expected: np.ndarray) -> None:
         raise MeasurementFailed("the output holds NaN or infinity")
     if np.issubdtype(expected.dtype, np.integer):
         share = float((found != expected).mean())
-        if share > LABEL_TOLERANCE:
-            raise MeasurementFailed(f"{share:.2%} of the labels differ from torch, more than {LABEL_TOLERANCE:.2%}")
-        return
+        if share > LABEL_TOLERANCE[precision]:
+            raise MeasurementFailed(f"{share:.2%} of the labels differ from torch, more than {LABEL_TOLERANCE[precision]:.2%}")
+        return share
     error = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-12))
-    if not error <= TOLERANCE:  # NaN is no agreement either
-        raise MeasurementFailed(f"the output differs from torch by {error:.1e} of its largest value, more than {TOLERANCE:.0e}")
+    if not error <= TOLERANCE[precision]:  # NaN is no agreement either
+        raise MeasurementFailed(f"the output differs from torch by {error:.1e} of its largest value, more than {TOLERANCE[precision]:.0e}")
+    return error
 
 
 def _first_line(error: BaseException) -> str:
@@ -75,21 +99,20 @@ def _first_line(error: BaseException) -> str:
     return plain.splitlines()[0] if plain else type(error).__name__
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's notes on packages that nothing here needs."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence the exporter: its notes on packages nothing here needs, and its account of a refusal."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # a refusal is raised; torch's own lines about it would only repeat it
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # it prints a refused graph, too
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(level)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _operators_read_once() -> Iterator[None]:
     """Let the exporter read its table of operators once a process and not once a graph.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from latency.backends import usable_backend
 from latency.environment import available_cores, environment
 from latency.measurement import Conditions, Measurement, TimingPlan
-from latency.protocols import Backend, MeasurementFailed
+from latency.protocols import Backend, MeasurementFailed, is_out_of_memory
 from latency.timing import sample
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def measure(
     Raises:
         BackendError: an unknown or unusable backend.
         MeasurementFailed: the network could not be built or run, or its output disagrees with torch. With a store the
-            failure is kept as a row, and met again it is raised again without another try.
+            failure is kept as a row, and met again it is raised again without another try, unless memory ran out.
     """
     runtime = usable_backend(backend, device)
     conditions = Conditions(
@@ -72,7 +72,10 @@ def measure(
 
 
 def _looked_up(backend: Backend, module: nn.Module, conditions: Conditions, subject: str, store: Store) -> Measurement:
-    """The measurement that the store holds, else a new one that it then holds; a failure is held, too."""
+    """The measurement that the store holds, else a new one that it then holds.
+
+    A failure is held, too, unless memory ran out: that says as much about the moment as about the network.
+    """
     here = environment(backend, conditions.device)
     known = store.find(subject, conditions, here)
     if known is None:
@@ -80,6 +83,8 @@ def _looked_up(backend: Backend, module: nn.Module, conditions: Conditions, subj
             known = _measure(backend, module, conditions, subject)
             store.add(known)
         except MeasurementFailed as failure:
+            if is_out_of_memory(failure):
+                raise
             known = str(failure)
             store.add_failure(subject, conditions, here, _now(), known)
     if isinstance(known, str):

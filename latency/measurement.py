@@ -15,7 +15,10 @@ from typing import Any
 BOUNDARIES = ("scores", "logits", "labels")
 """Where the timed graph ends: coarse score maps, full-resolution logits, or full-resolution class indices."""
 
-PRECISIONS = ("fp32",)
+DEVICES = ("cpu", "cuda")
+"""Kinds of device a runtime may be asked to use."""
+
+PRECISIONS = ("fp32", "tf32", "fp16")
 
 MAX_SPREAD = {"perf_counter": 0.10, "cuda-events": 0.025}
 """By clock: the interquartile range over the median above which samples are called unstable."""
@@ -64,6 +67,7 @@ class Conditions:
         precision: one of `PRECISIONS`.
         threads: CPU threads the runtime may use.
         plan: warm-up and sampling.
+        cuda_graph: on a GPU, whether the runs are recorded once and launched as one.
     """
 
     backend: str
@@ -73,15 +77,19 @@ class Conditions:
     precision: str = "fp32"
     threads: int = 1
     plan: TimingPlan = field(default_factory=TimingPlan)
+    cuda_graph: bool = True
 
     def __post_init__(self) -> None:
-        for name, value, known in (("boundary", self.boundary, BOUNDARIES), ("precision", self.precision, PRECISIONS)):
-            if value not in known:
+        for name, known in (("device", DEVICES), ("boundary", BOUNDARIES), ("precision", PRECISIONS)):
+            if (value := getattr(self, name)) not in known:
                 raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(known)}")
 
     def key(self) -> str:
-        """Canonical text, equal for equal conditions."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Canonical text, equal for equal conditions. What was added since the first stores appears only when not the default."""
+        values = dataclasses.asdict(self)
+        if self.cuda_graph:
+            del values["cuda_graph"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_key(cls, key: str) -> Conditions:

@@ -23,6 +23,19 @@ class MeasurementFailed(RuntimeError):
     """A network that a backend could not build, run or agree with torch on; the message gives the reason."""
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out, as runtimes say it: by a type of their own or only in the message."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__
+    return False
+
+
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "bad_alloc", "bad allocation", "failed to allocate")
+
+
 class Session(Protocol):
     """A network loaded on a device for one input shape."""
 

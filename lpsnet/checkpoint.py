@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -131,8 +132,9 @@ def load(source: str | Path, architecture: Architecture | str | None = None) -> 
     """
     expected = Architecture.parse(architecture) if isinstance(architecture, str) else architecture
     path = Path(source)
-    if not path.exists() and str(source) in NAMED:
-        path, named = _shipped(str(source)), NAMED[str(source)]
+    names = {name.lower(): name for name in NAMED}
+    if not path.exists() and (name := names.get(str(source).lower())):
+        path, named = _shipped(name), NAMED[name]
         if expected not in (None, named):
             raise CheckpointError(f"{source} is {named}, expected {expected}")
         expected = named
@@ -208,36 +210,38 @@ def _load_released(path: Path, architecture: Architecture) -> LPSNet:
         raise CheckpointError(f"{path} is damaged or holds more than weights: {reason[0]}") from error
     if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a table of tensors by name")
-    count = architecture.num_paths
-    prefixes = _RELEASED_PREFIXES.get(count, tuple(f"net{number + 1}." for number in range(count)))
-    tensors = {}
-    for key, value in state.items():
-        name = key
-        for index, prefix in enumerate(prefixes):
-            if key.startswith(prefix):
-                name = f"paths.{index}.{key.removeprefix(prefix)}"
-        tensors[name] = value
-    head = tensors.get("head.weight")
+    head = state.get("head.weight")
     if head is None or head.ndim != 4 or not len(head):
         shape = "none" if head is None else f"one of shape {list(head.shape)}"
         raise CheckpointError(
             f"{path} does not fit {architecture}: head.weight must be (classes, channels, 1, 1), found {shape} among {_some(state)}"
         )
-    return _fill(LPSNet(architecture, int(head.shape[0]), deployed=True), tensors, path)
+    network = LPSNet(architecture, int(head.shape[0]), deployed=True)
+    count = architecture.num_paths
+    prefixes = _RELEASED_PREFIXES.get(count, tuple(f"net{number + 1}." for number in range(count)))
+    return _fill(network, state, path, {f"paths.{index}.": prefix for index, prefix in enumerate(prefixes)})
 
 
-def _fill(network: LPSNet, tensors: Mapping[str, Tensor], path: Path) -> LPSNet:
-    wanted = network.state_dict()
+def _fill(network: LPSNet, tensors: Mapping[str, Tensor], path: Path, prefixes: Mapping[str, str] = MappingProxyType({})) -> LPSNet:
+    """Load the file's tensors, which carry other prefixes than the network's where `prefixes` says so."""
+
+    def in_file(name: str) -> str:
+        for ours, theirs in prefixes.items():
+            if name.startswith(ours):
+                return theirs + name.removeprefix(ours)
+        return name
+
+    wanted = {in_file(name): (name, tensor) for name, tensor in network.state_dict().items()}
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     shapes = [
-        f"{name} {list(tensors[name].shape)} instead of {list(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & tensors.keys())
-        if tensors[name].shape != wanted[name].shape
+        f"{key} {list(tensors[key].shape)} instead of {list(wanted[key][1].shape)}"
+        for key in sorted(wanted.keys() & tensors.keys())
+        if tensors[key].shape != wanted[key][1].shape
     ]
     for what, names in (("lacks", missing), ("has too many weights,", extra), ("has other shapes,", shapes)):
         if names:
             raise CheckpointError(f"{path} does not fit {network.architecture}: it {what} {_some(names)}")
-    network.load_state_dict({name: tensors[name].to(wanted[name].dtype) for name in wanted})
+    network.load_state_dict({name: tensors[key].to(own.dtype) for key, (name, own) in wanted.items()})
     return network.eval()
 
 

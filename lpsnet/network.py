@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lpsnet.architecture import EIGHTHS, Architecture
 from lpsnet.blocks import BLOCKS, PLAIN, Block
 from lpsnet.interactions import INTERACTIONS, resize
+from lpsnet.reparam import RepConv
 
 STRIDES = (2, 2, 2, 2, 1)
 """Stride of the first block of each stage; every further block has stride 1."""
@@ -46,6 +47,9 @@ class Path(nn.Module):
             blocks = [plain(i, o, s) if deployed else make(i, o, s, branches=branches) for i, o, s in shapes]
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
+        residual = [m for m in self.modules() if isinstance(m, RepConv) and m.identity_norm is not None]
+        for block in residual:
+            block.scale_branches(len(residual) ** -0.5)
 
     def stage(self, number: int, features: Tensor) -> Tensor:
         """Run one stage, counted from 0, on (N, C, H, W)."""

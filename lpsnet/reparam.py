@@ -70,6 +70,17 @@ class RepConv(nn.Module):
             total = total + self.identity_norm(x)
         return F.relu(total, inplace=True)
 
+    def scale_branches(self, gain: float) -> None:
+        """Start the 3x3 and 1x1 branches at `gain` times their usual strength beside an identity branch.
+
+        A deep path otherwise starts with a signal its identity branches hardly carry, and learns slower than a shallow
+        one. `network.Path` passes one over the root of the number of such blocks, as is usual for residual branches.
+        """
+        if self.identity_norm is not None:
+            for norm in (self.norm, self.point_norm):
+                assert norm is not None
+                nn.init.constant_(norm.weight, gain)
+
     def fold(self) -> tuple[Tensor, Tensor]:
         """The 3x3 kernel (out, in, 3, 3) and bias (out,) that compute the same sum in eval mode, in double precision."""
         kernel, bias = fold_batch_norm(self.conv.weight, self.norm)

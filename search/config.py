@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from latency.measurement import BOUNDARIES, TimingPlan
+from latency.measurement import BOUNDARIES, DEVICES, TimingPlan
 from lpsnet.architecture import Architecture
 from lpsnet.data import DataSpec
 from lpsnet.errors import UserError
@@ -64,8 +64,9 @@ class SearchConfig:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.steps < 0:
             raise UserError(f"steps must not be negative, got {self.steps}")
-        if self.boundary not in BOUNDARIES:
-            raise UserError(f"unknown boundary {self.boundary!r}; there are: {', '.join(BOUNDARIES)}")
+        for name, known in (("device", DEVICES), ("training_device", DEVICES), ("boundary", BOUNDARIES)):
+            if (value := getattr(self, name)) not in known:
+                raise UserError(f"unknown {name.replace('_', ' ')} {value!r}; there are: {', '.join(known)}")
         if not self.bounds.allow(self.start_architecture):
             raise UserError(f"the start {self.start} lies outside the bounds {self.bounds}")
 

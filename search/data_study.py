@@ -38,13 +38,14 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class StudyGain:
-    """Gain of a dimension over the control, paired by seed, in points of mIoU."""
+    """Gain of a dimension over the control, paired by seed, in points of mIoU; low and high bound its 95 % interval."""
 
     dimension: str
     architecture: str
     seeds: int
     gain_mean: float
-    gain_sd: float
+    gain_low: float
+    gain_high: float
     gain_min: float
     beyond_noise: bool
 
@@ -94,11 +95,13 @@ def run_study(
 
 
 def gains(rows: list[StudyRow]) -> list[StudyGain]:
-    """Gain of each dimension, paired by seed; beyond noise where every seed gains and the mean exceeds two standard deviations.
+    """Gain of each dimension, paired by seed; beyond noise where Student's 95 % interval of the mean lies above 0.
 
     Raises:
         ValueError: fewer than two seeds.
     """
+    from scipy.stats import t as student
+
     control = {row.seed: row.miou_percent for row in rows if row.dimension == CONTROL}
     if len(control) < 2:
         raise ValueError(f"a gain beyond noise needs at least 2 seeds, got {len(control)}")
@@ -106,9 +109,10 @@ def gains(rows: list[StudyRow]) -> list[StudyGain]:
     for dimension in PROBES:
         mine = [row for row in rows if row.dimension == dimension and row.seed in control]
         differences = [row.miou_percent - control[row.seed] for row in mine]
-        mean, sd = statistics.mean(differences), statistics.stdev(differences)
-        beyond = min(differences) > 0 and mean > 2 * sd
-        found.append(StudyGain(dimension, mine[0].architecture, len(mine), mean, sd, min(differences), beyond))
+        mean, count = statistics.mean(differences), len(differences)
+        margin = float(student.ppf(0.975, count - 1)) * statistics.stdev(differences) / count**0.5
+        gain = StudyGain(dimension, mine[0].architecture, count, mean, mean - margin, mean + margin, min(differences), mean > margin)
+        found.append(gain)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
+from latency.protocols import is_out_of_memory
 from lpsnet.architecture import Architecture
 from lpsnet.data import DataSpec, open_split
 from lpsnet.errors import UserError
@@ -73,6 +74,6 @@ class Proxy:
         except (ValueError, MemoryError, torch.OutOfMemoryError) as error:
             raise TrainingFailed(f"{type(error).__name__}: {error}") from error
         except RuntimeError as error:
-            if "allocate memory" in str(error):  # torch raises no type of its own for a full host memory
+            if is_out_of_memory(error):  # torch raises no type of its own for a full host memory
                 raise TrainingFailed(f"out of memory: {error}") from error
             raise

@@ -93,9 +93,12 @@ class Run:
         """Open a run to look at it, also while it is being driven.
 
         Raises:
-            RunError: `path` holds no run.
+            RunError: `path` holds no run, or a part of one.
         """
         header = read_header(path)
+        for file in (path / "latency.sqlite", *([] if header.config.storage else [path / "study.journal"])):
+            if not file.is_file():  # opening it would make an empty one
+                raise RunError(f"{path} is incomplete: {file.name} is missing; lps-search resume {path} makes it anew")
         return cls(path, header, _environment_of(_read_json(path / "environment.json"), path), heal=False, lock=None)
 
     def __enter__(self) -> Run:

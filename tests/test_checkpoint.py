@@ -1,11 +1,9 @@
-"""Checkpoints: what is saved comes back, the authors' files are read, and anything else is refused in words."""
+"""Checkpoints: what is saved comes back, shipped networks are found by name, and anything else is refused in words."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,26 +19,7 @@ from lpsnet.checkpoint import CheckpointError, Metadata, load, read_metadata, sa
 from lpsnet.errors import UserError
 from lpsnet.network import LPSNet
 from lpsnet.recipe import TrainRecipe
-from tests import restatement
-
-TEXT = "B1-2-1-2-2_C4-8-8-12-12_R6-2"
-NAMES = ("road", "sky", "tree")
-SIZE = (64, 96)
-IMAGES = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(1))
-
-
-def trained(text: str = TEXT, *, branches: bool = True) -> LPSNet:
-    """A network whose running statistics are not the initial ones, in eval mode."""
-    torch.manual_seed(0)
-    network = LPSNet(text, len(NAMES), branches=branches).train()
-    with torch.no_grad():
-        network.scores(2 * IMAGES + 1)
-    return network.eval()
-
-
-def scores(network: LPSNet) -> Tensor:
-    with torch.inference_mode():
-        return network.scores(IMAGES)
+from tests.checkpoints import NAMES, SIZE, TEXT, refusal, scores, trained
 
 
 @pytest.fixture
@@ -49,17 +28,6 @@ def saved(tmp_path: Path) -> Path:
     path = tmp_path / "network.safetensors"
     save(path, trained(), class_names=NAMES, input_size=SIZE)
     return path
-
-
-def refusal(source: str | Path, *parts: str, architecture: str | None = None) -> str:
-    """The message with which `load` refuses `source`; it holds all `parts` and, being shown on one line, no line break."""
-    with pytest.raises(CheckpointError) as caught:
-        load(source, architecture)
-    message = str(caught.value)
-    for part in (str(source), *parts):
-        assert part in message
-    assert "\n" not in message
-    return message
 
 
 # Saved and loaded
@@ -292,129 +260,17 @@ def test_a_shipped_network_is_found_by_its_name(shipped: Path) -> None:
     refusal("LPS-Net-S", "no checkpoint")
 
 
+@pytest.mark.parametrize("name", ["lps-net-m", "LPS-NET-M", "lPs-NeT-m"])
+def test_a_shipped_network_is_found_whatever_the_case_of_its_name(name: str, shipped: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint of LPS-Net-M is shipped"):
+        load(name)
+    save(shipped / "LPS-Net-M.safetensors", LPSNet("LPS-Net-M", 1, deployed=True), class_names=("a",), input_size=(1024, 2048))
+    assert load(name).architecture == NAMED["LPS-Net-M"]
+    refusal(name, f"expected {NAMED['LPS-Net-S']}", architecture="lps-net-s")
+
+
 def test_a_shipped_file_of_another_network_is_refused(shipped: Path) -> None:
     save(shipped / "LPS-Net-S.safetensors", trained(), class_names=NAMES, input_size=SIZE)
     with pytest.raises(CheckpointError) as caught:
         load("LPS-Net-S")
     assert TEXT in str(caught.value) and str(NAMED["LPS-Net-S"]) in str(caught.value)
-
-
-# The authors' files
-
-DEPTHS, WIDTHS = (1, 2, 1, 2, 2), (4, 8, 8, 12, 12)
-RELEASED = {1: (6,), 2: (6, 2), 3: (8, 4, 2)}
-
-
-def released(tmp_path: Path, paths: int) -> tuple[Path, str, restatement.Weights]:
-    """A file in the authors' key layout, its architecture and its weights."""
-    weights = restatement.random_weights(DEPTHS, WIDTHS, paths, len(NAMES), seed=paths)
-    path = tmp_path / f"released-{paths}.pth"
-    torch.save(weights, path)
-    return path, str(Architecture(DEPTHS, WIDTHS, RELEASED[paths])), weights
-
-
-@pytest.mark.parametrize("paths", RELEASED)
-def test_the_authors_layout_is_read(paths: int, tmp_path: Path) -> None:
-    path, text, weights = released(tmp_path, paths)
-    prefixes = {1: {"net"}, 2: {"netH", "netL"}, 3: {"net1", "net2", "net3"}}[paths]
-    assert {key.partition(".")[0] for key in weights} == prefixes | {"head"}
-    network = load(path, text)
-    assert network.deployed and network.num_classes == len(NAMES) and not network.training
-    with torch.inference_mode():
-        expected = restatement.scores(weights, DEPTHS, tuple(scale / 8 for scale in RELEASED[paths]), IMAGES)
-    assert expected.std(dim=(-2, -1)).min() > 0.01
-    torch.testing.assert_close(scores(network), expected, rtol=0, atol=1e-4)
-
-
-def test_a_file_that_does_not_say_its_architecture_needs_one(tmp_path: Path) -> None:
-    path, _, _ = released(tmp_path, 2)
-    refusal(path, "does not say its architecture", "architecture='LPS-Net-S'")
-
-
-def test_the_authors_weights_of_another_number_of_paths_are_refused(tmp_path: Path) -> None:
-    for paths, other in ((1, 2), (2, 1), (2, 3), (3, 2)):
-        path, _, _ = released(tmp_path, paths)
-        text = str(Architecture(DEPTHS, WIDTHS, RELEASED[other]))
-        refusal(path, text, "stages.", architecture=text)
-
-
-def test_the_authors_weights_of_another_depth_or_width_are_refused(tmp_path: Path) -> None:
-    path, _, _ = released(tmp_path, 2)
-    deeper, wider = "B1-2-1-3-2_C4-8-8-12-12_R6-2", "B1-2-1-2-2_C4-8-8-12-16_R6-2"
-    refusal(path, deeper, "lacks", "stages.3.2.0.bias", architecture=deeper)
-    refusal(path, wider, "head.weight [3, 24, 1, 1] instead of [3, 32, 1, 1]", architecture=wider)
-
-
-def test_faults_in_the_authors_layout_are_named(tmp_path: Path) -> None:
-    path, text, weights = released(tmp_path, 1)
-    key = "net.stages.3.1.0.weight"
-    for changed, part in (
-        ({name: value for name, value in weights.items() if name != key}, "stages.3.1.0.weight"),
-        (weights | {"net.stages.5.0.0.weight": weights[key]}, "stages.5.0.0.weight"),
-        (weights | {key: weights[key][:, :5]}, "stages.3.1.0.weight [12, 5, 3, 3] instead of [12, 12, 3, 3]"),
-        ({name: value for name, value in weights.items() if name != "head.weight"}, "head.weight"),
-    ):
-        torch.save(changed, path)
-        refusal(path, text, part, architecture=text)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        [1, 2],
-        {"state_dict": {"head.weight": torch.ones(1)}},
-        {"head.weight": "text"},
-        {"head.weight": torch.tensor(1.0)},
-        {"head.weight": torch.ones(0, 12, 1, 1)},
-        {0: torch.ones(1)},
-        {},
-        torch.ones(3),
-    ],
-    ids=lambda content: repr(content).replace(" ", ""),
-)
-def test_a_pth_that_holds_no_table_of_weights_is_refused(content: object, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "a.pth")
-    refusal(tmp_path / "a.pth", architecture=TEXT)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
-def test_a_truncated_pth_is_refused(share: float, tmp_path: Path) -> None:
-    path, text, _ = released(tmp_path, 1)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    refusal(path, "is damaged or holds more than weights", architecture=text)
-
-
-def test_a_pth_of_another_kind_is_refused(tmp_path: Path) -> None:
-    for number, content in enumerate((b"not a network at all", bytes(range(256)) * 9, b"PK\x03\x04 not really a zip")):
-        path = tmp_path / f"{number}.pth"
-        path.write_bytes(content)
-        refusal(path, "is damaged or holds more than weights", architecture=TEXT)
-
-
-class Trap:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (self.path,)
-
-
-@pytest.mark.parametrize("layout", ["zip", "bare pickle", "zip named .safetensors"])
-def test_nothing_in_a_file_is_executed(layout: str, tmp_path: Path) -> None:
-    sprung = tmp_path / "sprung"
-    path = tmp_path / ("a.safetensors" if "safetensors" in layout else "a.pth")
-    content = {"head.weight": torch.ones(1), "trap": Trap(sprung)}
-    if layout == "bare pickle":
-        path.write_bytes(pickle.dumps(Trap(sprung), protocol=2))
-    else:
-        torch.save(content, path)
-    refusal(path, architecture=TEXT)
-    assert not sprung.exists()
-    if layout == "bare pickle":  # the trap does work
-        pickle.loads(path.read_bytes())
-    else:
-        torch.load(io.BytesIO(path.read_bytes()), weights_only=False)
-    assert sprung.exists()

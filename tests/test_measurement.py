@@ -180,7 +180,9 @@ def test_every_condition_counts_in_the_key(change: dict[str, object]) -> None:
     assert dataclasses.replace(CONDITIONS, **change).key() != CONDITIONS.key()
 
 
-def test_an_unknown_boundary_or_precision_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_device_boundary_or_precision_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown device 'tpu'.*cpu, cuda"):
+        dataclasses.replace(CONDITIONS, device="tpu")
     with pytest.raises(ValueError, match=r"unknown boundary 'pixels'.*scores, logits, labels"):
         dataclasses.replace(CONDITIONS, boundary="pixels")
     with pytest.raises(ValueError, match=r"unknown precision 'fp8'.*fp32"):

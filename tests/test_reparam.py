@@ -66,14 +66,21 @@ def lively(text: str, frame: Tensor, *, branches: bool = True) -> LPSNet:
     return network.eval()
 
 
+def gains(module: nn.Module) -> dict[str, float]:
+    """The gain of each normalisation by its name, where all its channels start alike."""
+    found = {}
+    for name, norm in module.named_modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert len(norm.weight.unique()) == 1
+            found[name] = norm.weight[0].item()
+    return found
+
+
 # One block
 
 
-@pytest.mark.parametrize(("before", "after", "stride"), SHAPES)
-@pytest.mark.parametrize("branches", [False, True])
-def test_a_deployed_repconv_equals_the_trained_one(before: int, after: int, stride: int, branches: bool) -> None:
-    torch.manual_seed(0)
-    block = RepConv(before, after, stride, branches=branches).eval()
+def check_deployed(block: RepConv | SepConv, before: int, after: int, stride: int) -> None:
+    """A block in eval mode and its deployed form give the same output for a random state and a random input."""
     randomise(block)
     x = real_valued(2, before, 13, 18)
     with torch.no_grad():
@@ -81,6 +88,14 @@ def test_a_deployed_repconv_equals_the_trained_one(before: int, after: int, stri
     assert expected.shape == (2, after, -(-13 // stride), -(-18 // stride))
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("before", "after", "stride"), SHAPES)
+@pytest.mark.parametrize("branches", [False, True])
+def test_a_deployed_repconv_equals_the_trained_one(before: int, after: int, stride: int, branches: bool) -> None:
+    torch.manual_seed(0)
+    block = RepConv(before, after, stride, branches=branches).eval()
+    check_deployed(block, before, after, stride)
 
 
 @pytest.mark.parametrize(("before", "after", "stride"), SHAPES)
@@ -119,16 +134,45 @@ def test_the_identity_branch_exists_only_where_input_and_output_have_one_shape(b
 def test_a_deployed_sepconv_equals_the_trained_one(before: int, after: int, stride: int) -> None:
     torch.manual_seed(0)
     block = SepConv(before, after, stride).eval()
-    randomise(block)
-    x = real_valued(2, before, 13, 18)
-    with torch.no_grad():
-        expected, found = block(x), block.deploy()(x)
-    assert expected.shape == (2, after, -(-13 // stride), -(-18 // stride))
-    assert expected.std() > 0.1
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    check_deployed(block, before, after, stride)
+
+
+def test_scaling_branches_sets_their_gains_and_only_beside_an_identity() -> None:
+    beside, alone, plain = RepConv(6, 6), RepConv(6, 7), RepConv(6, 6, branches=False)
+    for block in (beside, alone, plain):
+        block.scale_branches(0.25)
+    assert gains(beside) == {"norm": 0.25, "point_norm": 0.25, "identity_norm": 1.0}
+    assert gains(alone) == {"norm": 1.0, "point_norm": 1.0}
+    assert gains(plain) == {"norm": 1.0}
 
 
 # A whole network
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("B1-2-1-2-2_C4-8-8-12-12_R6-2", 4),
+        ("B1-1-1-1-1_C4-8-8-12-12_R8-5-2", 1),
+        ("B1-3-3-10-10_C4-8-8-12-12_R6", 23),
+        ("B1-1-1-1-1_C4-8-8-12-16_R8", 0),
+    ],
+)
+def test_a_path_of_n_identity_blocks_starts_their_convolutions_at_one_over_the_root_of_n(text: str, count: int) -> None:
+    network = LPSNet(text, 4)
+    blocks = [module for path in network.paths for module in path.modules() if isinstance(module, RepConv)]
+    beside = [gains(block) for block in blocks if block.identity_norm is not None]
+    alone = [gains(block) for block in blocks if block.identity_norm is None]
+    start = pytest.approx(count**-0.5 if count else 1.0)
+    assert beside == [{"norm": start, "point_norm": start, "identity_norm": 1.0}] * count * len(network.paths)
+    assert alone == [{"norm": 1.0, "point_norm": 1.0}] * (len(blocks) - len(beside))
+
+
+@pytest.mark.parametrize("text", NETWORKS)
+def test_without_identity_branches_every_gain_starts_at_one(text: str) -> None:
+    networks = [LPSNet(text, 4, branches=False)] + ([LPSNet(text, 4)] if "sepconv" in text else [])
+    for network in networks:
+        assert set(gains(network).values()) == {1.0}
 
 
 @pytest.mark.parametrize("text", NETWORKS)

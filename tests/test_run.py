@@ -1,4 +1,4 @@
-"""A run's folder: who may drive it, what may continue it, what a reader is told, and the configuration it keeps."""
+"""A run's folder: who may drive it, what may continue it, and what a reader is told."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from latency.measurement import BOUNDARIES, Environment, TimingPlan
+from latency.measurement import Environment, TimingPlan
 from latency.store import StoreError
-from lpsnet.architecture import NAMED, Architecture, ArchitectureError
+from lpsnet.architecture import NAMED, ArchitectureError
 from lpsnet.errors import UserError
-from lpsnet.recipe import TrainRecipe, proxy_recipe
+from lpsnet.recipe import proxy_recipe
 from search.config import SearchConfig
 from search.run import FORMAT, Run, RunError, read_header, write_json
 from search.space import Bounds
@@ -99,6 +97,13 @@ def start(
 
 def content(path: Path) -> dict[str, bytes]:
     return {name: (path / name).read_bytes() for name in ("config.json", "environment.json")}
+
+
+def refusal(how: str, run: Path) -> str:
+    """The message with which a run is refused when it is started again or read."""
+    with pytest.raises(RunError) as refused:
+        start(run) if how == "start" else Run.read(run)
+    return one_line(refused)
 
 
 def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
@@ -291,9 +296,7 @@ class TestFoldersThatCannotBeUsed:
     @pytest.mark.parametrize("how", ["start", "read"])
     def test_a_corrupted_configuration_is_named(self, begun: Path, text: bytes, how: str) -> None:
         (begun / "config.json").write_bytes(text)
-        with pytest.raises(RunError, match=r"config\.json") as refused:
-            start(begun) if how == "start" else Run.read(begun)
-        one_line(refused)
+        assert "config.json" in refusal(how, begun)
         assert (begun / "config.json").read_bytes() == text
 
     @pytest.mark.parametrize(
@@ -315,9 +318,7 @@ class TestFoldersThatCannotBeUsed:
     @pytest.mark.parametrize("how", ["start", "read"])
     def test_a_corrupted_environment_is_named(self, begun: Path, text: bytes, how: str) -> None:
         (begun / "environment.json").write_bytes(text)
-        with pytest.raises(RunError, match=r"environment\.json") as refused:
-            start(begun) if how == "start" else Run.read(begun)
-        one_line(refused)
+        assert "environment.json" in refusal(how, begun)
         assert (begun / "environment.json").read_bytes() == text
 
     @pytest.mark.parametrize(("file", "error"), [("latency.sqlite", StoreError), ("study.journal", StudyError)])
@@ -329,6 +330,21 @@ class TestFoldersThatCannotBeUsed:
         (begun / file).write_bytes(sound)
         start(begun)
 
+    @pytest.mark.parametrize("file", ["latency.sqlite", "study.journal"])
+    def test_reading_a_run_without_a_record_names_it_and_makes_none(self, begun: Path, file: str) -> None:
+        (begun / file).unlink()
+        left = sorted(begun.iterdir())
+        message = refusal("read", begun)
+        assert f"{file} is missing" in message and str(begun) in message
+        assert sorted(begun.iterdir()) == left
+        start(begun)
+        Run.read(begun).close()
+
+    def test_a_run_whose_studies_lie_in_a_database_has_no_journal_to_miss(self, path: Path, tmp_path: Path) -> None:
+        start(path, dataclasses.replace(CONFIG, storage=f"sqlite:///{tmp_path}/studies.db"))
+        assert not (path / "study.journal").exists()
+        Run.read(path).close()
+
     def test_json_is_written_whole_or_not_at_all(self, tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", {"a": 1})
         with pytest.raises(TypeError):
@@ -337,102 +353,3 @@ class TestFoldersThatCannotBeUsed:
         with pytest.raises(RunError, match=r"cannot write .*b\.json"):
             write_json(tmp_path / "b.json", {})
         assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
-
-
-configs = st.builds(
-    SearchConfig,
-    data=st.sampled_from(["synthetic", "camvid:/data/camvid", "camvid:~/a:b"]),
-    height=st.integers(1, 4096),
-    width=st.integers(1, 4096),
-    steps=st.integers(0, 50),
-    start=st.sampled_from([*NAMED, "B2-1-1-1-1_C4-8-16-32-32_R4-2_none"]),
-    backend=st.sampled_from(["ort", "torch"]),
-    device=st.sampled_from(["cpu", "cuda"]),
-    boundary=st.sampled_from(BOUNDARIES),
-    threads=st.integers(1, 64),
-    training_device=st.sampled_from(["cpu", "cuda"]),
-    plan=st.builds(TimingPlan, warmup_s=st.floats(0, 9), min_samples=st.integers(5, 99), min_s=st.floats(0, 9), max_s=st.floats(0.1, 99)),
-    proxy=st.builds(TrainRecipe, iterations=st.integers(1, 10**6), learning_rate=st.floats(1e-6, 1), flip=st.booleans()),
-    bounds=st.builds(Bounds, max_scale=st.integers(8, 32).map(lambda eighths: eighths / 8), max_width=st.integers(160, 4096)),
-    seed=st.integers(0, 2**31),
-    storage=st.sampled_from(["", "postgresql://host/db"]),
-)
-
-
-class TestSearchConfig:
-    @given(configs)
-    def test_plain_values_and_json_have_an_inverse(self, config: SearchConfig) -> None:
-        assert SearchConfig.from_dict(config.to_dict()) == config
-        again = SearchConfig.from_dict(json.loads(json.dumps(config.to_dict())))
-        assert again == config
-        assert again.differences(config) == []
-
-    @given(configs, configs)
-    def test_differences_are_there_just_where_more_than_the_steps_differs(self, one: SearchConfig, other: SearchConfig) -> None:
-        assert (one.differences(other) == []) == (dataclasses.replace(one, steps=0) == dataclasses.replace(other, steps=0))
-        assert len(one.differences(other)) == len(other.differences(one))
-
-    @pytest.mark.parametrize("name", list(NAMED))
-    def test_a_start_given_by_name_or_by_text_is_the_same(self, name: str) -> None:
-        by_name, by_text = (dataclasses.replace(CONFIG, start=start) for start in (name.lower(), str(NAMED[name])))
-        assert by_name == by_text
-        assert by_name.start == str(NAMED[name])
-        assert by_name.start_architecture == NAMED[name]
-
-    def test_the_order_of_scales_in_a_start_does_not_matter(self) -> None:
-        one, other = (dataclasses.replace(CONFIG, start=f"B1-1-1-1-1_C4-8-16-32-32_R{scales}") for scales in ("2-6", "6-2"))
-        assert one == other
-
-    def test_the_size_is_height_and_width(self) -> None:
-        assert CONFIG.size == (32, 64)
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"height": 0}, "height must be at least 1, got 0"),
-            ({"width": -3}, "width must be at least 1, got -3"),
-            ({"threads": 0}, "threads must be at least 1, got 0"),
-            ({"steps": -1}, "steps must not be negative, got -1"),
-            ({"boundary": "pixels"}, "unknown boundary 'pixels'; there are: scores, logits, labels"),
-            ({"data": "nowhere"}, "unknown data set 'nowhere'; there are: synthetic, camvid"),
-            ({"data": "camvid"}, "data set 'camvid' needs its folder: write camvid:PATH"),
-            ({"bounds": Bounds(max_width=16)}, f"the start {NAMED['N0']} lies outside the bounds"),
-        ],
-        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-    )
-    def test_a_value_out_of_its_range_is_refused_by_name(self, change: dict[str, Any], message: str) -> None:
-        with pytest.raises(UserError, match=re.escape(message)):
-            dataclasses.replace(CONFIG, **change)
-
-    def test_a_start_that_is_no_network_is_refused(self) -> None:
-        with pytest.raises(ArchitectureError, match="N1"):
-            dataclasses.replace(CONFIG, start="N1")
-
-    @pytest.mark.parametrize("field", ["data", "height", "plan", "proxy", "bounds"])
-    def test_stored_values_that_lack_a_field_are_refused(self, field: str) -> None:
-        values = CONFIG.to_dict()
-        del values[field]
-        with pytest.raises(UserError, match=f"does not fit this version.*{field}"):
-            SearchConfig.from_dict(values)
-
-    @pytest.mark.parametrize("part", ["", "plan", "proxy", "bounds"])
-    def test_stored_values_with_an_unknown_field_are_refused(self, part: str) -> None:
-        values = CONFIG.to_dict()
-        (values[part] if part else values)["colour"] = 1
-        with pytest.raises(UserError, match=r"does not fit this version.*colour"):
-            SearchConfig.from_dict(values)
-
-    def test_differences_name_nested_fields_and_leave_out_the_steps(self) -> None:
-        other = dataclasses.replace(CONFIG, steps=9, seed=1, proxy=proxy_recipe(400), bounds=Bounds(max_paths=2))
-        assert CONFIG.differences(other) == [
-            "proxy.iterations: 10, not 400",
-            "proxy.warmup_iterations: 1, not 20",
-            "bounds.max_paths: 3, not 2",
-            "seed: 0, not 1",
-        ]
-        assert CONFIG.differences(dataclasses.replace(CONFIG, steps=9)) == []
-
-    def test_a_configuration_cannot_be_changed(self) -> None:
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            CONFIG.seed = 1  # type: ignore[misc]
-        assert Architecture.parse(CONFIG.start) == NAMED["N0"]

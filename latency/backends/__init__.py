@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from latency.measurement import DEVICES
 from latency.protocols import BackendError
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ def _torch() -> Backend:
 
 BACKENDS: MappingProxyType[str, Callable[[], Backend]] = MappingProxyType({"ort": _ort, "torch": _torch})
 """Backend by name; calling a row imports its runtime."""
-
-DEVICES = ("cpu", "cuda")
 
 
 def usable_backend(name: str, device: str) -> Backend:

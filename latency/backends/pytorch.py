@@ -111,7 +111,7 @@ class TorchBackend:
                 yield CudaSession(module.cuda(), conditions)
         except MeasurementFailed:
             raise
-        except RuntimeError as error:  # out of memory is one of them
+        except (RuntimeError, MemoryError) as error:
             raise MeasurementFailed(f"torch cannot run the network on {conditions.device}: {error}") from error
         finally:
             torch.set_num_threads(threads)

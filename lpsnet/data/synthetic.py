@@ -1,9 +1,10 @@
 """Seeded road-like scenes drawn on the fly with exact labels: the embedded data set, no files.
 
 The scenes are made so that each dimension of an architecture has something to gain:
-poles and far signs are a pixel or two wide (resolution); pavement and verge look exactly alike, the ground beside the road
-being pavement where a sun glows at either edge of the sky and verge where none does (receptive field, hence depth); walls,
-fences and trees differ only in texture, each with several random colours (channels). `results/synthetic/` holds the study that shows it.
+poles and far signs are a pixel or two wide (resolution); road, pavement and verge look exactly alike but for a line along
+their edges, so the middle of a strip is known only by what lies far to its side (receptive field, hence depth); walls,
+fences and trees differ only in texture, each with several random colours (channels). `results/synthetic/` holds the study
+that tells what each dimension gains.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ CLASS_NAMES: Final[tuple[str, ...]] = (
     "sky", "building", "fence", "tree", "road", "pavement", "verge", "car", "pole", "sign", "pedestrian",
 )  # fmt: skip
 SKY, BUILDING, FENCE, TREE, ROAD, PAVEMENT, VERGE, CAR, POLE, SIGN, PEDESTRIAN = range(len(CLASS_NAMES))
+EDGE_COLOURS: Final = {ROAD: (240, 240, 240), PAVEMENT: (225, 140, 30), VERGE: (20, 110, 40)}
+"""Colour of the thin line inside the edge of each strip of the ground: all that tells one strip from another."""
+
 SPLIT_SIZES: Final = {"train": 320, "val": 64, "test": 64}
 
 
@@ -58,9 +62,8 @@ class Scene:
 
     def draw(self) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and label (H, W), uint8."""
-        sunny = bool(self.rng.random() < 0.5)
-        self._sky(sunny)
-        self._ground(PAVEMENT if sunny else VERGE)
+        self._sky()
+        self._ground()
         self._backdrop()
         for depth in np.sort(self.rng.uniform(0.04, 1.0, int(self.rng.integers(8, 15)))):
             things = (self._car, self._pole, self._pole, self._pedestrian)
@@ -86,32 +89,27 @@ class Scene:
     def _colour(self, low: float = 40, high: float = 210) -> np.ndarray:
         return self.rng.uniform(low, high, 3).astype(np.float32)
 
-    def _sky(self, sunny: bool) -> None:
+    def _sky(self) -> None:
         shade = 130 + 50 * self.rows / self.height
         tint = self.rng.uniform(0.75, 1.0, 3).astype(np.float32)
         self._paint(self.rows < self.horizon, shade[..., None] * tint, SKY)
-        if sunny:
-            column = self.width * self.rng.choice((self.rng.uniform(0.0, 0.1), self.rng.uniform(0.9, 1.0)))
-            across, down = (self.columns - column) / (0.14 * self.width), (self.rows - 0.4 * self.horizon) / (0.3 * self.height)
-            glow = np.exp(-(across**2) - down**2)[..., None] * np.array((130, 115, 20), np.float32)
-            self.image += np.where((self.rows < self.horizon)[..., None], glow, 0)
 
-    def _ground(self, beside: int) -> None:
-        depth = (self.rows - self.horizon) / max(1, self.height - self.horizon)
-        vanishing = self.width * self.rng.uniform(0.4, 0.6)
-        left = vanishing + (self.width * self.rng.uniform(0.02, 0.25) - vanishing) * depth
-        right = vanishing + (self.width * self.rng.uniform(0.75, 0.98) - vanishing) * depth
-        below = depth >= 0
+    def _ground(self) -> None:
+        """Strips of road, pavement and verge that run to the vanishing point; only the edge line inside each tells which it is."""
+        depth = np.maximum(self.rows - self.horizon, 0) / max(1, self.height - self.horizon)
+        below = self.rows >= self.horizon
+        vanishing = self.width * self.rng.uniform(0.3, 0.7)
+        across = np.where(below, (self.columns - vanishing) / (self.width * np.maximum(depth, 0.02)), 0)
         grain = self.rng.normal(0, 12, (self.height, self.width, 1)).astype(np.float32)
-        self._paint(below & (self.columns >= left) & (self.columns <= right), self._colour(70, 110).mean() + grain, ROAD)
-        side = self._colour(90, 150) + grain
-        self._paint(below & ((self.columns < left) | (self.columns > right)), side, beside)
-        dashes = (
-            below
-            & (np.abs(self.columns - (left + right) / 2) < 0.012 * self.width * depth)
-            & (np.sin(30 * np.sqrt(np.maximum(depth, 0))) > 0)
-        )
-        self._paint(dashes, np.array((225, 225, 225), np.float32), ROAD)
+        surface = self._colour(80, 130).mean() + grain
+        left, right, before = -np.inf, -self.rng.uniform(0.8, 1.2), -1
+        while left < np.inf:
+            kind = int(self.rng.choice([c for c in EDGE_COLOURS if c != before]))
+            strip = below & (across >= left) & (across < right)
+            self._paint(strip, surface, kind)
+            self.image[strip & ((across < left + 0.07) | (across >= right - 0.07))] = EDGE_COLOURS[kind]
+            left, before = right, kind
+            right = left + self.rng.uniform(0.3, 0.75) if left < 1.0 else np.inf
 
     def _backdrop(self) -> None:
         """A row of walls, fences and trees along the horizon, alike in colour, unlike in texture."""

@@ -94,13 +94,12 @@ def study(
             g["dimension"],
             g["architecture"],
             g["seeds"],
-            *(f"{g[n]:+.2f}" for n in ("gain_mean", "gain_min")),
-            f"{g['gain_sd']:.2f}",
+            *(f"{g[n]:+.2f}" for n in ("gain_mean", "gain_low", "gain_high", "gain_min")),
             "yes" if g["beyond_noise"] else "no",
         ]
         for g in found
     ]
-    columns = ["dimension", "network", "seeds", "mean gain", "least gain", "sd", "beyond noise"]
+    columns = ["dimension", "network", "seeds", "mean gain", "95 % from", "to", "least gain", "beyond noise"]
     print_table(f"{spec} at {shape[0]}x{shape[1]}, {iterations} iterations: mIoU over N0, paired by seed", columns, table)
 
 

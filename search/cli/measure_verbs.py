@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, parse_size, print_table, write_rows
+
+if TYPE_CHECKING:
+    from lpsnet.architecture import Architecture
 
 Backend = Annotated[str, typer.Option(help="Runtime: ort (ONNX Runtime) or torch.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
@@ -41,48 +44,51 @@ def measure(
     """Measure the latency of a network on this device, at one or all boundaries."""
     from latency.backends import usable_backend
     from latency.environment import available_cores
-    from latency.measure import measure as measure_latency
     from latency.measurement import BOUNDARIES, TimingPlan
-    from latency.protocols import MeasurementFailed
     from latency.store import Store, default_store_path
     from lpsnet.architecture import Architecture
-    from lpsnet.complexity import complexity
 
-    network_text = Architecture.parse(architecture)
-    shape = parse_size(size)
+    parsed, shape = Architecture.parse(architecture), parse_size(size)
     if boundary != "all" and boundary not in BOUNDARIES:
         raise UserError(f"unknown boundary {boundary!r}; there are: {', '.join(BOUNDARIES)}, all")
     usable_backend(backend, device)
-    from lpsnet.network import LPSNet
-
-    network = LPSNet(network_text, classes, deployed=True)
-    try:
-        network.path_sizes(*shape)
-        cost = complexity(network_text, classes, shape)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    opened = Store(store or default_store_path())
-    summaries: list[dict[str, Any]] = []
-    for ends in BOUNDARIES if boundary == "all" else (boundary,):
-        try:
-            found = measure_latency(
-                network,
-                size=shape,
-                backend=backend,
-                device=device,
-                boundary=ends,
-                threads=threads or available_cores(),
-                plan=TimingPlan(min_s=seconds),
-                subject=f"{network_text} classes={classes}",
-                store=opened,
-            )
-        except MeasurementFailed as failure:
-            raise UserError(f"{network_text} cannot be measured: {failure}") from failure
-        summaries.append({**found.summary(), "parameters": cost.parameters, "macs_giga": cost.macs / 1e9})
+    summaries = _summaries(
+        parsed,
+        classes,
+        BOUNDARIES if boundary == "all" else (boundary,),
+        size=shape,
+        backend=backend,
+        device=device,
+        threads=threads or available_cores(),
+        plan=TimingPlan(min_s=seconds),
+        store=Store(store or default_store_path()),
+    )
     if as_json:
         print(json.dumps(summaries))
         return
-    _print_measurements(str(network_text), summaries)
+    _print_measurements(str(parsed), summaries)
+
+
+def _summaries(
+    architecture: Architecture, classes: int, boundaries: tuple[str, ...], *, size: tuple[int, int], **conditions: Any
+) -> list[dict[str, Any]]:
+    """What was measured at each boundary, with the network's size."""
+    from latency.measure import measure as measure_latency
+    from latency.protocols import MeasurementFailed
+    from lpsnet.complexity import complexity
+    from lpsnet.network import LPSNet
+
+    network = LPSNet(architecture, classes, deployed=True)
+    try:
+        cost = complexity(architecture, classes, size)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    subject = f"{architecture} classes={classes}"
+    try:
+        found = [measure_latency(network, size=size, boundary=ends, subject=subject, **conditions) for ends in boundaries]
+    except MeasurementFailed as failure:
+        raise UserError(f"{architecture} cannot be measured: {failure}") from failure
+    return [{**one.summary(), "parameters": cost.parameters, "macs_giga": cost.macs / 1e9} for one in found]
 
 
 def _print_measurements(name: str, summaries: list[dict[str, Any]]) -> None:
@@ -191,8 +197,9 @@ def doctor(as_json: AsJson = False) -> None:
     """Show what this machine has: device, backends, versions, and what is missing with the way to get it."""
     import platform
 
-    from latency.backends import BACKENDS, DEVICES
+    from latency.backends import BACKENDS
     from latency.environment import available_cores, cpu_name, package_version
+    from latency.measurement import DEVICES
     from latency.store import default_store_path
 
     packages = ("torch", "onnx", "onnxscript", "onnxruntime", "optuna", "kornia", "numpy", "pandas", "tensorrt", "pycuda", "ray")

@@ -13,6 +13,7 @@ from search.cli.console import Live, complain, parse_size, parse_span, print_tab
 from search.cli.measure_verbs import AsJson, StorePath
 
 if TYPE_CHECKING:
+    from lpsnet.recipe import TrainRecipe
     from search.config import SearchConfig
     from search.expand import Step
     from search.run import Run
@@ -61,24 +62,11 @@ def expand(
     from latency.environment import available_cores
     from latency.measurement import TimingPlan
     from lpsnet.data import DATASETS, DataSpec
-    from lpsnet.recipe import proxy_recipe
     from search.config import SearchConfig
     from search.space import Bounds
 
     spec = DataSpec.parse(data)
     height, width = parse_size(size) if size else DATASETS[spec.name].native_size
-    crop_height, crop_width = parse_size(crop, "--crop") if crop else (0, 0)
-    scale_min, scale_max = parse_span(scales, "--scales")
-    recipe = dataclasses.replace(
-        proxy_recipe(proxy_iterations),
-        batch_size=batch,
-        learning_rate=learning_rate,
-        crop_height=crop_height,
-        crop_width=crop_width,
-        scale_min=scale_min,
-        scale_max=scale_max,
-        jitter=jitter,
-    )
     config = SearchConfig(
         data=str(spec),
         height=height,
@@ -91,7 +79,7 @@ def expand(
         threads=threads or available_cores(),
         training_device=_training_device(training_device),
         plan=TimingPlan(min_s=latency_seconds),
-        proxy=recipe,
+        proxy=_recipe(proxy_iterations, crop, scales, batch_size=batch, learning_rate=learning_rate, jitter=jitter),
         bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
         seed=seed,
         storage=storage,
@@ -100,6 +88,16 @@ def expand(
         _dry_run(config, store, as_json)
         return
     _drive(out or Path("runs") / spec.name, config, store, max_hours, as_json, remeasure=False)
+
+
+def _recipe(iterations: int, crop: str, scales: str, **fields: Any) -> TrainRecipe:
+    """The proxy's recipe with what the command line says of it."""
+    from lpsnet.recipe import proxy_recipe
+
+    crop_height, crop_width = parse_size(crop, "--crop") if crop else (0, 0)
+    scale_min, scale_max = parse_span(scales, "--scales")
+    window: dict[str, Any] = {"crop_height": crop_height, "crop_width": crop_width, "scale_min": scale_min, "scale_max": scale_max}
+    return dataclasses.replace(proxy_recipe(iterations), **window, **fields)
 
 
 def resume(

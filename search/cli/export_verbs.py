@@ -1,0 +1,90 @@
+"""`lps-search export`: a network as an ONNX graph and a TensorRT engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.console import parse_size
+from search.cli.measure_verbs import AsJson
+
+if TYPE_CHECKING:
+    from lpsnet.network import LPSNet
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("export")(export)
+
+
+def export(
+    network: Annotated[str, typer.Argument(help="Checkpoint file, name or text of a network; a text gets random weights.")],
+    out: Annotated[Path | None, typer.Option(help="The ONNX file. Default: the architecture's text in this folder.")] = None,
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image. Default: a checkpoint's own, else 1024x2048.")] = "",
+    classes: Annotated[int, typer.Option(help="Number of classes, where no checkpoint says it.", min=1)] = 19,
+    boundary: Annotated[str, typer.Option(help="Where the graph ends: scores, logits or labels.")] = "labels",
+    precision: Annotated[str, typer.Option(help="fp32, tf32 (engine only) or fp16.")] = "fp32",
+    normalised: Annotated[bool, typer.Option("--normalised", help="Hold the normalisation: the graph takes 8-bit RGB images.")] = False,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the number of images open.")] = False,
+    engine: Annotated[bool, typer.Option("--engine", help="Also build a TensorRT engine.")] = False,
+    flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
+    compute_capability: Annotated[str, typer.Option(help="Of the GPUs the engine is for, such as 8.6,8.9. Default: the GPU here.")] = "",
+    timing_cache: Annotated[Path | None, typer.Option(help="Timing cache shared by builds.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a network for deployment, checked against torch, with a JSON beside each file that says what it is."""
+    from latency.engine import EngineOptions
+    from latency.protocols import MeasurementFailed
+    from lpsnet.errors import UserError
+    from search.export import ExportPlan, export_engine, export_onnx
+
+    if engine and dynamic_batch:
+        raise UserError("an engine is built for one image; leave out --dynamic-batch or --engine")
+    model, own_size = _network(network, classes)
+    shape = parse_size(size) if size else own_size
+    plan = ExportPlan(
+        size=shape,
+        boundary=boundary,
+        precision="fp32" if precision == "tf32" and engine else precision,
+        normalised=normalised,
+        dynamic_batch=dynamic_batch,
+    )
+    path = out or Path(f"{model.architecture}_{shape[0]}x{shape[1]}_{boundary}_{precision}.onnx")
+    if path.suffix != ".onnx":
+        raise UserError(f"--out names the ONNX file and must end in .onnx, got {path}")
+    try:
+        written = {str(path): export_onnx(model, plan, path, weights=network if Path(network).is_file() else "random")}
+        if engine:
+            capabilities = tuple(part.strip() for part in compute_capability.split(",") if part.strip())
+            options = EngineOptions(precision=precision, compute_capabilities=capabilities, timing_cache=timing_cache)
+            built = path.with_suffix(".engine")
+            written[str(built)] = export_engine(path, flavour, options, built)
+    except MeasurementFailed as failure:
+        raise UserError(f"{model.architecture} cannot be exported: {failure}") from failure
+    if as_json:
+        print(json.dumps(written))
+        return
+    for name, description in written.items():
+        print(f"{name}: {_told(description)}")
+
+
+def _network(text: str, classes: int) -> tuple[LPSNet, tuple[int, int]]:
+    """The network that a checkpoint or an architecture's text names, and its input size."""
+    from lpsnet.checkpoint import load, read_metadata
+    from lpsnet.network import LPSNet
+
+    if text.endswith(".safetensors") or Path(text).is_file():
+        return load(text), read_metadata(text).input_size
+    return LPSNet(text, classes, deployed=True), (1024, 2048)
+
+
+def _told(description: dict[str, Any]) -> str:
+    if "flavour" in description:
+        return f"{description['bytes'] / 1e6:.1f} MB in {description['build_s']:.2f} s, runs on {description['runs_on']}"
+    difference = description["difference_to_torch"]
+    labels = description["boundary"] == "labels"
+    what = f"{difference:.2%} of the labels differ" if labels else f"it differs by {difference:.1e} of the largest output"
+    return f"{description['boundary']}, {description['precision']}, takes {description['input']}; against torch {what}"
