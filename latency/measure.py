@@ -8,13 +8,16 @@ torch is imported when a network is measured, not before.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from latency.backends import usable_backend
 from latency.environment import available_cores, environment
 from latency.measurement import Conditions, Measurement, TimingPlan
-from latency.protocols import Backend, MeasurementFailed, is_out_of_memory
+from latency.protocols import Backend, MeasurementFailed, Session, is_out_of_memory
+from latency.state import OtherWork, machine_state
 from latency.timing import sample
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ def measure(
     device: str = "cpu",
     boundary: str = "scores",
     threads: int | None = None,
+    precision: str = "fp32",
+    cuda_graph: bool = True,
     plan: TimingPlan | None = None,
     subject: str = "",
     store: Store | None = None,
@@ -46,6 +51,8 @@ def measure(
         device: "cpu" or "cuda".
         boundary: "scores" (the module's `scores(x)`), "logits" (its `forward`) or "labels" (argmax of the logits).
         threads: CPU threads of the runtime; by default all cores the process may use.
+        precision: "fp32", "tf32" or "fp16"; on a CPU only fp32.
+        cuda_graph: on a GPU, record the runs once and launch them as one.
         plan: warm-up and sampling.
         subject: what to call the network in the record; needed with `store`.
         store: where a measurement under the same conditions is looked up first, and kept otherwise.
@@ -62,6 +69,8 @@ def measure(
         shape=(1, channels, *size),
         boundary=boundary,
         threads=threads or available_cores(),
+        precision=precision,
+        cuda_graph=cuda_graph,
         plan=plan or TimingPlan(),
     )
     if store is None:
@@ -93,6 +102,35 @@ def _looked_up(backend: Backend, module: nn.Module, conditions: Conditions, subj
 
 
 def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subject: str) -> Measurement:
+    before = machine_state(conditions.device)
+    start = time.perf_counter()
+    with opened(backend, module, conditions) as session:
+        load_s = time.perf_counter() - start
+        others = OtherWork()
+        timing = sample(session, conditions.plan)
+        other_cores = others.cores()
+        parts: Any = getattr(session, "parts_ms", dict)
+        state = {"before": before, "after": machine_state(conditions.device), "other_cores": other_cores}
+        return Measurement(
+            subject=subject,
+            conditions=conditions,
+            environment=environment(backend, conditions.device),
+            samples_ms=timing.samples_ms,
+            clock=session.clock,
+            warmup_runs=timing.warmup_runs,
+            load_s=load_s,
+            created=_now(),
+            found={**session.found, "state": state, "parts_ms": parts()},
+        )
+
+
+@contextmanager
+def opened(backend: Backend, module: nn.Module, conditions: Conditions) -> Iterator[Session]:
+    """A network's deployed form, loaded and found to agree with torch on a seeded image.
+
+    Raises:
+        MeasurementFailed: it cannot be built or run, or its output is not torch's.
+    """
     import torch
 
     from latency.export import check_agreement, seeded_input
@@ -104,22 +142,10 @@ def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subjec
             expected = timed(torch.from_numpy(image)).numpy()
     except (ValueError, MemoryError, RuntimeError) as error:
         raise MeasurementFailed(f"torch cannot run the network: {error}") from error
-    start = time.perf_counter()
     with backend.load(timed, conditions) as session:
-        load_s = time.perf_counter() - start
-        check_agreement(session.infer(image), expected)
-        timing = sample(session, conditions.plan)
-        return Measurement(
-            subject=subject,
-            conditions=conditions,
-            environment=environment(backend, conditions.device),
-            samples_ms=timing.samples_ms,
-            clock=session.clock,
-            warmup_runs=timing.warmup_runs,
-            load_s=load_s,
-            created=_now(),
-            found={**session.found, "output_shape": list(expected.shape)},
-        )
+        check_agreement(session.infer(image), expected, conditions.precision)
+        session.found["output_shape"] = list(expected.shape)
+        yield session
 
 
 def deployed(module: nn.Module) -> nn.Module:

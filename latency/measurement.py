@@ -26,6 +26,12 @@ MAX_SPREAD = {"perf_counter": 0.10, "cuda-events": 0.025}
 MAX_DRIFT = 0.05
 """Relative change of the median from the first to the second half of the samples above which they are called unstable."""
 
+MAX_OTHER_CORES = 0.15
+"""Cores that other processes may keep busy beyond those a measurement leaves free."""
+
+MAX_ENQUEUE = 0.8
+"""Share of a GPU's latency that the host may spend on enqueuing (NVIDIA's trtexec warns from there on)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TimingPlan:
@@ -198,15 +204,27 @@ class Measurement:
         return statistics.stdev(self.samples_ms) / statistics.mean(self.samples_ms)
 
     def verdict(self) -> Verdict:
-        """Whether spread and drift stay within their limits."""
+        """Whether spread and drift stay within their limits, and what to do where they do not."""
         reasons = []
         limit = MAX_SPREAD[self.clock]
         if self.spread > limit:
-            reasons.append(f"interquartile range {self.spread:.1%} of the median, above {limit:.1%}: something else uses the device")
+            reasons.append(
+                f"interquartile range {self.spread:.1%} of the median, above {limit:.1%}: something else uses the device; "
+                "stop it, or compare in turns (measure A B --interleave)"
+            )
         half = len(self.samples_ms) // 2
         drift = statistics.median(self.samples_ms[half:]) / statistics.median(self.samples_ms[:half]) - 1
         if abs(drift) > MAX_DRIFT:
-            reasons.append(f"median drifted by {drift:+.1%} while sampling: clocks or temperature change, or the warm-up was too short")
+            reasons.append(
+                f"median drifted by {drift:+.1%} while sampling: clocks or temperature change, or the warm-up was too short; sample longer"
+            )
+        others = self.found.get("state", {}).get("other_cores") or 0.0
+        free = self.environment.cores - self.conditions.threads
+        if self.conditions.device == "cpu" and others > free + MAX_OTHER_CORES:
+            reasons.append(f"other processes kept {others:.1f} cores busy, {free} of {self.environment.cores} were free; stop them")
+        enqueue = self.found.get("parts_ms", {}).get("enqueue", 0.0)
+        if enqueue > MAX_ENQUEUE * self.latency_ms:
+            reasons.append(f"enqueuing takes {enqueue:.3f} ms of {self.latency_ms:.3f}: the host holds the GPU up; use CUDA graphs")
         return Verdict(stable=not reasons, reasons=tuple(reasons))
 
     def summary(self) -> dict[str, Any]:

@@ -50,7 +50,10 @@ class Session(Protocol):
         ...
 
     def run_ms(self) -> float:
-        """Milliseconds of one synchronised inference on a fixed input that is not zero."""
+        """Milliseconds of one synchronised inference on a fixed input that is not zero.
+
+        A session may also offer `parts_ms()`, a table of what `run_ms` leaves out or is made of, in milliseconds.
+        """
         ...
 
 

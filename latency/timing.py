@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from latency.measurement import MIN_SAMPLES_EVER, TimingPlan
 from latency.protocols import MeasurementFailed, Session
 
 _MIN_WARMUP_RUNS = 3
+_WINDOW = 5
+_SETTLED = 0.05
+_LONGEST_WARMUP = 5
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,12 @@ class Timing:
 
 
 def sample(session: Session, plan: TimingPlan) -> Timing:
-    """Run a session as `plan` says.
+    """Warm a session up and sample it as `plan` says.
 
     Raises:
         MeasurementFailed: the session reports a time that is not finite and above 0.
     """
-    start = time.perf_counter()
-    warmup_runs = 0
-    while warmup_runs < _MIN_WARMUP_RUNS or time.perf_counter() - start < plan.warmup_s:
-        session.run_ms()
-        warmup_runs += 1
+    warmup_runs = warm_up(session, plan)
     samples: list[float] = []
     start = time.perf_counter()
     while True:
@@ -43,3 +43,25 @@ def sample(session: Session, plan: TimingPlan) -> Timing:
         if not (math.isfinite(value) and value > 0):
             raise MeasurementFailed(f"the backend reported {value} ms for a run")
         samples.append(value)
+
+
+def warm_up(session: Session, plan: TimingPlan) -> int:
+    """Run a session unrecorded for the plan's time, then until it is steady; returns the number of runs.
+
+    Steady is when the median of the last runs is near that of as many before; after five times the planned time the
+    sampling begins all the same, and the verdict on its drift tells.
+    """
+    start = time.perf_counter()
+    runs: list[float] = []
+    while True:
+        elapsed = time.perf_counter() - start
+        if len(runs) >= _MIN_WARMUP_RUNS and elapsed >= plan.warmup_s and (_steady(runs) or elapsed >= _LONGEST_WARMUP * plan.warmup_s):
+            return len(runs)
+        runs.append(session.run_ms())
+
+
+def _steady(runs: list[float]) -> bool:
+    if len(runs) < 2 * _WINDOW:
+        return False
+    before, last = statistics.median(runs[-2 * _WINDOW : -_WINDOW]), statistics.median(runs[-_WINDOW:])
+    return abs(last - before) <= _SETTLED * before

@@ -1,0 +1,185 @@
+"""Latency of a whole network predicted from a table of layers, with an interval that says how far it may be off.
+
+A network's convolutions are looked up in the table (between its rows: thin-plate splines over the logarithms of channels
+and pixels), and their sum is corrected by a small model with no negative weight, fitted on measured networks: what
+strided layers, resizes, sums and each operation cost inside a network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latency.layers import Conv, LayerRow, Layers
+
+FEATURES = ("stride 1", "stride 2", "first layer", "head", "resized elements", "moved elements", "operations", "constant")
+MIN_NETWORKS = 12
+
+
+class LayerLookup:
+    """Latency of any 3x3 convolution between the rows of a table. Raises `ValueError` for a table of too few rows."""
+
+    def __init__(self, rows: Sequence[LayerRow]) -> None:
+        from scipy.interpolate import RBFInterpolator
+
+        self._known = {row.conv: row.latency_ms for row in rows}
+        self._splines = {}
+        for stride in (1, 2):
+            mine = [row for row in rows if row.conv.stride == stride and row.conv.kernel == 3 and row.conv.groups == 1]
+            if len(mine) < 8:
+                raise ValueError(f"the layer table needs at least 8 convolutions of stride {stride}, it has {len(mine)}")
+            points = np.array([_point(row.conv) for row in mine])
+            # What is interpolated is the time a multiply-add takes: it varies far less than the time of a layer.
+            values = np.array([math.log(row.latency_ms / row.conv.macs) for row in mine])
+            self._splines[stride] = RBFInterpolator(points, values, kernel="thin_plate_spline", smoothing=1e-2)
+
+    def latency_ms(self, convs: Sequence[Conv]) -> np.ndarray:
+        """Milliseconds of each convolution, in order."""
+        found = np.array([self._known.get(conv, math.nan) for conv in convs])
+        for stride, spline in self._splines.items():
+            unknown = [index for index, conv in enumerate(convs) if math.isnan(found[index]) and conv.stride == stride]
+            if unknown:
+                points = np.array([_point(convs[index]) for index in unknown])
+                found[unknown] = np.exp(spline(points)) * np.array([convs[index].macs for index in unknown])
+        if np.isnan(found).any():
+            raise ValueError(f"no row for {next(conv for conv, value in zip(convs, found, strict=True) if math.isnan(value))}")
+        return found
+
+
+def _point(conv: Conv) -> tuple[float, float, float]:
+    return (math.log(conv.channels_in), math.log(conv.channels_out), 0.5 * math.log(conv.height * conv.width))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A latency that was not measured: milliseconds, with the ends of its 95 % interval."""
+
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A fitted predictor.
+
+    Args:
+        lookup: of single layers.
+        weights: of `FEATURES`, none negative.
+        ratio_low: measured over predicted, 2.5th percentile over the fitted networks, each left out of its own fit.
+        ratio_high: likewise the 97.5th.
+    """
+
+    lookup: LayerLookup
+    weights: tuple[float, ...]
+    ratio_low: float
+    ratio_high: float
+
+    def predict(self, layers: Layers) -> Prediction:
+        """Latency of a network with these layers."""
+        value = float(features(self.lookup, layers) @ np.array(self.weights))
+        return Prediction(value, value * self.ratio_low, value * self.ratio_high)
+
+    def save(self, path: Path, **provenance: Any) -> None:
+        """Write the weights as JSON; the table is a file of its own."""
+        values = {"features": FEATURES, "weights": self.weights, "ratio_low": self.ratio_low, "ratio_high": self.ratio_high}
+        path.write_text(json.dumps({**values, **provenance}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path, rows: Sequence[LayerRow]) -> Predictor:
+        """The inverse of `save`. Raises `ValueError` for a file of another kind or version."""
+        try:
+            values = json.loads(path.read_text())
+            if tuple(values["features"]) != FEATURES:
+                raise ValueError(f"it has the features {values['features']}, this version {list(FEATURES)}")
+            return cls(LayerLookup(rows), tuple(values["weights"]), values["ratio_low"], values["ratio_high"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no predictor: {error}") from error
+
+
+def features(lookup: LayerLookup, layers: Layers) -> np.ndarray:
+    """The sums the model weighs, in the order of `FEATURES`."""
+    body = [conv for conv in layers.convs if conv.kernel == 3]
+    times = lookup.latency_ms(body)
+    groups = {"stride 1": 0.0, "stride 2": 0.0, "first layer": 0.0}
+    for conv, value in zip(body, times, strict=True):
+        groups["first layer" if conv.channels_in <= 3 else f"stride {conv.stride}"] += float(value)
+    head = sum(conv.macs for conv in layers.convs if conv.kernel == 1) / 1e6
+    return np.array([*groups.values(), head, layers.resized / 1e6, layers.moved / 1e6, layers.operations / 100, 1.0])
+
+
+def fit(rows: Sequence[LayerRow], networks: Sequence[Layers], latencies_ms: Sequence[float]) -> Predictor:
+    """Fit the weights to measured networks by relative error.
+
+    Raises:
+        ValueError: fewer than `MIN_NETWORKS` networks, or a table of too few rows.
+    """
+    if len(networks) < MIN_NETWORKS:
+        raise ValueError(f"a fit needs at least {MIN_NETWORKS} measured networks, got {len(networks)}")
+    lookup = LayerLookup(rows)
+    matrix = np.array([features(lookup, layers) for layers in networks])
+    measured = np.array(latencies_ms)
+    ratios = []
+    for left_out in range(len(measured)):
+        kept = np.arange(len(measured)) != left_out
+        ratios.append(measured[left_out] / float(matrix[left_out] @ _weights(matrix[kept], measured[kept])))
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return Predictor(lookup, tuple(float(w) for w in _weights(matrix, measured)), float(low), float(high))
+
+
+def _weights(matrix: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    from scipy.optimize import nnls
+
+    found: np.ndarray = nnls(matrix / measured[:, None], np.ones(len(measured)))[0]
+    return found
+
+
+@dataclass(frozen=True)
+class ErrorReport:
+    """How far predictions lay from measurements of networks that no fit had seen.
+
+    Args:
+        networks: how many.
+        within_10_percent: share predicted within 10 % of the measurement.
+        median_error: median of |predicted / measured - 1|.
+        worst_error: the largest.
+        worst: which network that was.
+        spearman: rank correlation.
+        inside_interval: share whose measurement lay in the predicted interval.
+    """
+
+    networks: int
+    within_10_percent: float
+    median_error: float
+    worst_error: float
+    worst: str
+    spearman: float
+    inside_interval: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+def report_errors(names: Sequence[str], predictions: Sequence[Prediction], measured_ms: Sequence[float]) -> ErrorReport:
+    """Compare predictions with measurements, in the same order."""
+    from scipy.stats import spearmanr
+
+    predicted, measured = np.array([p.latency_ms for p in predictions]), np.array(measured_ms)
+    errors = np.abs(predicted / measured - 1)
+    inside = [p.low_ms <= value <= p.high_ms for p, value in zip(predictions, measured, strict=True)]
+    return ErrorReport(
+        networks=len(names),
+        within_10_percent=float((errors <= 0.1).mean()),
+        median_error=float(np.median(errors)),
+        worst_error=float(errors.max()),
+        worst=names[int(errors.argmax())],
+        spearman=float(spearmanr(predicted, measured).statistic),
+        inside_interval=float(np.mean(inside)),
+    )

@@ -1,0 +1,152 @@
+"""Which layers and networks stand for the search space at an input size, and the predictor made from their latencies.
+
+Joins the networks of the search with the layer tables of `latency`; both halves know nothing of each other.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latency.layers import Conv, LayerRow, Layers, layers_of, read_table
+from latency.measure import at_boundary, measure
+from latency.predict import ErrorReport, Prediction, Predictor, fit, report_errors
+from latency.store import Store
+from lpsnet.architecture import EIGHTHS, NAMED, Architecture
+from lpsnet.complexity import complexity
+from lpsnet.errors import UserError
+from lpsnet.network import LPSNet
+from search.space import OPERATIONS, Bounds, expansion
+
+TABLE_FILE, PREDICTOR_FILE, FIT_FILE, TEST_FILE = "layers.csv", "predictor.json", "predictor_fit.csv", "predictor_test.csv"
+
+_WIDTHS = ((4, 8, 12, 16, 24, 32), (8, 16, 24, 32, 48, 64), (16, 32, 48, 64, 96, 128), (32, 64, 96, 128, 160, 192, 256))
+"""Channels in the table for stages 1 to 4; the fifth is like the fourth."""
+
+_SCALES = (2, 4, 8, 12)
+"""Path scales in the table, in eighths."""
+
+CLASSES = 19
+
+
+def table_convs(size: tuple[int, int]) -> tuple[Conv, ...]:
+    """The convolutions whose latencies span the space for images of `size` (height, width)."""
+    found = set()
+    for scale in _SCALES:
+        height, width = (extent * scale // EIGHTHS for extent in size)
+        found |= {Conv(3, channels, height, width, stride=2) for channels in _WIDTHS[0]}
+        for stage, widths in enumerate(_WIDTHS):
+            height, width = -(-height // 2), -(-width // 2)
+            found |= {Conv(channels, channels, height, width) for channels in widths}
+            if stage + 1 < len(_WIDTHS):
+                pairs = [(before, after) for before in widths for after in _WIDTHS[stage + 1] if before <= after <= 8 * before]
+                found |= {Conv(before, after, height, width, stride=2) for before, after in pairs[::2]}
+    return tuple(sorted(conv for conv in found if min(conv.height, conv.width) > 0))
+
+
+def random_architectures(
+    count: int, seed: int, size: tuple[int, int], *, max_macs: float, exclude: set[Architecture]
+) -> list[Architecture]:
+    """Distinct networks reached from N0 by random operations, each within `max_macs` multiply-adds at `size`.
+
+    The same seed gives the same networks; those in `exclude` are left out and then added to it.
+    """
+    generator = random.Random(seed)
+    bounds = Bounds(max_scale=1.5, max_width=256, max_depth=16)
+    found: list[Architecture] = []
+    while len(found) < count:
+        network = NAMED["N0"]
+        for _ in range(generator.randint(1, 10)):
+            grown = expansion(network, generator.choice(OPERATIONS), generator.randint(1, 3))
+            if bounds.allow(grown) and complexity(grown, CLASSES, size).macs <= max_macs:
+                network = grown
+        if network not in exclude:
+            exclude.add(network)
+            found.append(network)
+    return found
+
+
+def layers_of_architecture(architecture: Architecture, classes: int, size: tuple[int, int], boundary: str = "scores") -> Layers:
+    """The layers of a deployed network."""
+    with torch.device("meta"):
+        network = LPSNet(architecture, classes, deployed=True).eval()
+    return layers_of(at_boundary(network, boundary), size)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network and its measured latency in milliseconds."""
+
+    architecture: Architecture
+    latency_ms: float
+    stable: bool
+
+
+def measure_networks(
+    architectures: Sequence[Architecture],
+    size: tuple[int, int],
+    store: Store,
+    *,
+    on_network: Callable[[int, int], None] = lambda done, total: None,
+    **conditions: Any,
+) -> list[Measured]:
+    """Latency to the scores of each network, with `CLASSES` classes; what the store knows is not measured again."""
+    rows = []
+    for number, architecture in enumerate(architectures):
+        on_network(number, len(architectures))
+        found = measure(
+            LPSNet(architecture, CLASSES, deployed=True),
+            size=size,
+            boundary="scores",
+            subject=f"{architecture} classes={CLASSES}",
+            store=store,
+            **conditions,
+        )
+        rows.append(Measured(architecture, found.latency_ms, found.verdict().stable))
+    on_network(len(architectures), len(architectures))
+    return rows
+
+
+def fit_predictor(rows: Sequence[LayerRow], networks: Sequence[Measured], size: tuple[int, int]) -> Predictor:
+    """A predictor from a layer table and measured networks."""
+    return fit(rows, [layers_of_architecture(one.architecture, CLASSES, size) for one in networks], [one.latency_ms for one in networks])
+
+
+def assess_predictor(predictor: Predictor, networks: Sequence[Measured], size: tuple[int, int]) -> tuple[list[Prediction], ErrorReport]:
+    """Predictions for measured networks that the fit has not seen, and how far they lay off."""
+    found = [predictor.predict(layers_of_architecture(one.architecture, CLASSES, size)) for one in networks]
+    return found, report_errors([str(one.architecture) for one in networks], found, [one.latency_ms for one in networks])
+
+
+def load_predictor(folder: Path) -> Predictor:
+    """The predictor that `lps-search latency-predictor` left in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    for name in (TABLE_FILE, PREDICTOR_FILE):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no predictor: {name} is missing; make one with lps-search latency-predictor --out {folder}")
+    try:
+        return Predictor.load(folder / PREDICTOR_FILE, read_table(folder / TABLE_FILE))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def write_networks(path: Path, networks: Sequence[Measured], predictions: Sequence[Prediction] | None = None) -> None:
+    """Write networks with their latencies, and predictions beside them, as CSV."""
+    names = ["architecture", "latency_ms", "stable"] + (["predicted_ms", "low_ms", "high_ms"] if predictions else [])
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for index, one in enumerate(networks):
+            row: list[Any] = [one.architecture, f"{one.latency_ms:.6g}", one.stable]
+            if predictions:
+                row += [f"{value:.6g}" for value in (predictions[index].latency_ms, predictions[index].low_ms, predictions[index].high_ms)]
+            writer.writerow(row)
