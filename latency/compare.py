@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from latency.backends import usable_backend
+from latency.lock import device_lock
 from latency.measure import opened
 from latency.measurement import Conditions
 from latency.timing import sample, warm_up
@@ -91,7 +92,7 @@ def interleave(
         raise ValueError(f"turns must be at least {MIN_TURNS}, got {turns}")
     backend = usable_backend(conditions.backend, conditions.device)
     samples: tuple[list[float], list[float]] = ([], [])
-    with ExitStack() as stack:
+    with device_lock(conditions.device, alone=True), ExitStack() as stack:
         sessions = [stack.enter_context(opened(backend, module, conditions)) for module in (first, second)]
         for session in sessions:
             warm_up(session, conditions.plan)
@@ -176,7 +177,7 @@ def noise_floor(
     coefficients: list[float] = []
     for build in range(rebuilds):
         row = []
-        with opened(backend, module, conditions) as session:
+        with device_lock(conditions.device, alone=True), opened(backend, module, conditions) as session:
             for repeat in range(repeats):
                 samples = sample(session, conditions.plan).samples_ms
                 row.append(statistics.median(samples))

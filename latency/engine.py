@@ -97,8 +97,12 @@ def build_engine(graph: bytes, flavour: str, options: EngineOptions) -> Engine:
     if not parser.parse(graph):
         faults = [str(parser.get_error(index)) for index in range(parser.num_errors)]
         raise MeasurementFailed(f"{flavour} cannot read the graph: {'; '.join(faults) or log.text()}")
+    if not network.num_outputs:
+        raise MeasurementFailed(f"{flavour} cannot read the graph: it holds no output")
     config = builder.create_builder_config()
     _configure(trt, config, flavour, options)
+    if options.timing_cache is not None and flavour == "tensorrt-rtx":
+        raise BackendError("tensorrt-rtx keeps no timing cache: it picks kernels on the device at first use; leave the timing cache out")
     start = time.perf_counter()
     with _timing_cache(config, options.timing_cache, log) as cache:
         serialised = builder.build_serialized_network(network, config)
@@ -156,16 +160,17 @@ def _configure(trt: Any, config: Any, flavour: str, options: EngineOptions) -> N
         config.max_aux_streams = options.max_aux_streams
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if not options.compute_capabilities:
-        return
     if not hasattr(trt, "ComputeCapability"):
-        raise BackendError(f"{flavour} builds for the GPU at hand only; leave the compute capability out, or use tensorrt-rtx")
+        if options.compute_capabilities:
+            raise BackendError(f"{flavour} builds for the GPU at hand only; leave the compute capability out, or use tensorrt-rtx")
+        return
     known = {_capability(name): value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
-    config.num_compute_capabilities = len(options.compute_capabilities)
-    for index, text in enumerate(options.compute_capabilities):
-        if text not in known:
-            raise BackendError(f"{flavour} {trt.__version__} cannot build for compute capability {text!r}; there are: {', '.join(known)}")
-        config.set_compute_capability(known[text], index)
+    if unknown := [text for text in options.compute_capabilities if text not in known]:
+        raise BackendError(f"{flavour} {trt.__version__} cannot build for compute capability {unknown[0]!r}; there are: {', '.join(known)}")
+    wanted = [known[text] for text in options.compute_capabilities] or [trt.ComputeCapability.CURRENT]
+    config.num_compute_capabilities = len(wanted)
+    for index, capability in enumerate(wanted):
+        config.set_compute_capability(capability, index)
 
 
 def _capability(name: str) -> str:

@@ -83,7 +83,7 @@ def layers_of(module: nn.Module, size: tuple[int, int], channels: int = 3) -> La
     aten = torch.ops.aten
     kinds = {aten.upsample_bilinear2d: "resized", aten.add: "moved", aten.add_: "moved", aten.cat: "moved"}
 
-    class Recorder(TorchDispatchMode):
+    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operations = 0
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -99,7 +99,7 @@ def layers_of(module: nn.Module, size: tuple[int, int], channels: int = 3) -> La
             self.operations += 1
             return result
 
-    with torch.no_grad(), Recorder() as recorder:
+    with torch.no_grad(), Recorder() as recorder:  # type: ignore[no-untyped-call]
         module(torch.empty(1, channels, *size, device="meta"))
     return Layers(tuple(convs), elements["resized"], elements["moved"], recorder.operations)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from latency.backends import usable_backend
 from latency.environment import available_cores, environment
+from latency.lock import device_lock
 from latency.measurement import Conditions, Measurement, TimingPlan
 from latency.protocols import Backend, MeasurementFailed, Session, is_out_of_memory
 from latency.state import OtherWork, machine_state
@@ -102,6 +103,11 @@ def _looked_up(backend: Backend, module: nn.Module, conditions: Conditions, subj
 
 
 def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subject: str) -> Measurement:
+    with device_lock(conditions.device, alone=True):
+        return _measured(backend, module, conditions, subject)
+
+
+def _measured(backend: Backend, module: nn.Module, conditions: Conditions, subject: str) -> Measurement:
     before = machine_state(conditions.device)
     start = time.perf_counter()
     with opened(backend, module, conditions) as session:

@@ -89,6 +89,8 @@ class Conditions:
         for name, known in (("device", DEVICES), ("boundary", BOUNDARIES), ("precision", PRECISIONS)):
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(known)}")
+        if self.device == "cpu" and self.precision != "fp32":
+            raise ValueError(f"precision {self.precision!r} needs --device cuda; a CPU is measured in fp32")
 
     def key(self) -> str:
         """Canonical text, equal for equal conditions. What was added since the first stores appears only when not the default."""

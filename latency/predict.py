@@ -37,7 +37,10 @@ class LayerLookup:
             points = np.array([_point(row.conv) for row in mine])
             # What is interpolated is the time a multiply-add takes: it varies far less than the time of a layer.
             values = np.array([math.log(row.latency_ms / row.conv.macs) for row in mine])
-            self._splines[stride] = RBFInterpolator(points, values, kernel="thin_plate_spline", smoothing=1e-2)
+            try:
+                self._splines[stride] = RBFInterpolator(points, values, kernel="thin_plate_spline", smoothing=1e-2)
+            except np.linalg.LinAlgError as error:
+                raise ValueError(f"the convolutions of stride {stride} in the layer table are too much alike: {error}") from error
 
     def latency_ms(self, convs: Sequence[Conv]) -> np.ndarray:
         """Milliseconds of each convolution, in order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from latency.lock import device_lock
 from latency.measure import measure
 from latency.measurement import Conditions, Environment, Measurement
 from latency.store import Store
@@ -95,6 +96,7 @@ class LocalExecutor:
 
     def train(self, architecture: Architecture) -> tuple[Trained, float]:
         """Train a candidate; returns it with the seconds that took. Raises `TrainingFailed`."""
-        start = time.perf_counter()
-        trained = self.proxy.score(architecture)
+        with device_lock(self._config.training_device, alone=False):
+            start = time.perf_counter()
+            trained = self.proxy.score(architecture)
         return trained, time.perf_counter() - start

@@ -9,12 +9,13 @@ import csv
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from latency.layers import Conv, LayerRow, Layers, layers_of, read_table
+from latency.layers import Conv, LayerRow, Layers, layers_of, measure_layers, read_table, write_table
 from latency.measure import at_boundary, measure
 from latency.predict import ErrorReport, Prediction, Predictor, fit, report_errors
 from latency.store import Store
@@ -22,9 +23,12 @@ from lpsnet.architecture import EIGHTHS, NAMED, Architecture
 from lpsnet.complexity import complexity
 from lpsnet.errors import UserError
 from lpsnet.network import LPSNet
+from search.observer import Observer
+from search.run import provenance, write_json
 from search.space import OPERATIONS, Bounds, expansion
 
 TABLE_FILE, PREDICTOR_FILE, FIT_FILE, TEST_FILE = "layers.csv", "predictor.json", "predictor_fit.csv", "predictor_test.csv"
+ERROR_FILE = "predictor_error.json"
 
 _WIDTHS = ((4, 8, 12, 16, 24, 32), (8, 16, 24, 32, 48, 64), (16, 32, 48, 64, 96, 128), (32, 64, 96, 128, 160, 192, 256))
 """Channels in the table for stages 1 to 4; the fifth is like the fourth."""
@@ -64,9 +68,8 @@ def random_architectures(
         network = NAMED["N0"]
         for _ in range(generator.randint(1, 10)):
             grown = expansion(network, generator.choice(OPERATIONS), generator.randint(1, 3))
-            if bounds.allow(grown) and complexity(grown, CLASSES, size).macs <= max_macs:
-                network = grown
-        if network not in exclude:
+            network = grown if bounds.allow(grown) else network
+        if network not in exclude and complexity(network, CLASSES, size).macs <= max_macs:
             exclude.add(network)
             found.append(network)
     return found
@@ -122,6 +125,63 @@ def assess_predictor(predictor: Predictor, networks: Sequence[Measured], size: t
     """Predictions for measured networks that the fit has not seen, and how far they lay off."""
     found = [predictor.predict(layers_of_architecture(one.architecture, CLASSES, size)) for one in networks]
     return found, report_errors([str(one.architecture) for one in networks], found, [one.latency_ms for one in networks])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorPlan:
+    """What a predictor is made from and tested on.
+
+    Args:
+        size: (height, width) of the image.
+        fitted: networks it is fitted to.
+        tested: networks it is tested on.
+        max_macs: multiply-adds of the largest.
+        seed: of the fitted networks; the tested ones come from the next seed.
+    """
+
+    size: tuple[int, int]
+    fitted: int
+    tested: int
+    max_macs: float
+    seed: int
+
+
+def make_predictor(study: PredictorPlan, out: Path, observer: Observer, **conditions: Any) -> ErrorReport:
+    """Measure the layer table, fit, test on networks drawn after the fit, and write all of it to `out`.
+
+    Killed and started again it goes on: every measurement is in the store.
+
+    Raises:
+        MeasurementFailed: a layer or network cannot be measured.
+        UserError: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error}") from error
+
+    def networks(seed: int, count: int) -> list[Measured]:
+        drawn = random_architectures(count, seed, study.size, max_macs=study.max_macs, exclude=seen)
+        watch = partial(observer.work, "latencies", detail="networks")
+        return measure_networks(drawn, study.size, on_network=watch, **conditions)
+
+    seen: set[Architecture] = set()
+    convs, rows = table_convs(study.size), []
+    for number, conv in enumerate(convs):
+        observer.work("latencies", number, len(convs), str(conv))
+        rows += measure_layers([conv], **conditions)
+    write_table(out / TABLE_FILE, rows)
+    fitted = networks(study.seed, study.fitted)
+    write_networks(out / FIT_FILE, fitted)
+    predictor = fit_predictor(rows, fitted, study.size)
+    told = {"input_size": study.size, "classes": CLASSES, "seed": study.seed, "backend": conditions["backend"], **provenance()}
+    predictor.save(out / PREDICTOR_FILE, **told)
+    # Drawn only now: nothing about them can have entered the fit.
+    tested = networks(study.seed + 1, study.tested)
+    predictions, report = assess_predictor(predictor, tested, study.size)
+    write_networks(out / TEST_FILE, tested, predictions)
+    write_json(out / ERROR_FILE, {**report.to_dict(), **told})
+    return report
 
 
 def load_predictor(folder: Path) -> Predictor:

@@ -17,7 +17,8 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test reads or writes the store of the machine it runs on."""
+    """No test reads or writes the store of the machine it runs on, or waits for its devices."""
+    monkeypatch.setenv("LPS_SEARCH_LOCKS", str(tmp_path / "locks"))
     monkeypatch.setenv("LPS_SEARCH_STORE", str(tmp_path / "machine-store.sqlite"))
     yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import math
@@ -22,7 +23,7 @@ from latency.export import OPSET
 from latency.measurement import DEVICES, Conditions, TimingPlan
 from latency.protocols import Backend, BackendError, MeasurementFailed
 from latency.store import Store
-from latency.table import STACK, ConvRow, conv_table
+from latency.table import STACK, ConvRow, conv_table, sweet_spots
 from lpsnet.network import LPSNet
 from tests.backends import Small, Watched, normalised
 
@@ -35,6 +36,7 @@ CASES = [
     for name in BACKENDS
     for device in DEVICES
 ]
+ON_A_CPU = ("ort", "torch")
 SIDES = {"cpu": (32, 256), "cuda": (64, 1024)}
 """A small and a much bigger image by device: beyond the cost of a launch on a GPU, cheap on a CPU."""
 
@@ -124,7 +126,7 @@ class TestEveryBackend:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", list(BACKENDS))
+@pytest.mark.parametrize("name", ON_A_CPU)
 def test_a_cpu_runtime_uses_the_threads_asked_for(name: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     options: list[onnxruntime.SessionOptions] = []
     real = onnxruntime.InferenceSession
@@ -150,7 +152,7 @@ def test_ort_runs_one_operator_at_a_time_with_all_optimisations(monkeypatch: pyt
 
 
 def test_a_graph_that_ort_cannot_load_fails_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latency.backends.ort.to_onnx", lambda module, shape: b"no graph")
+    monkeypatch.setattr("latency.backends.ort.to_onnx", lambda module, shape, **how: b"no graph")
     with (
         pytest.raises(MeasurementFailed, match="ONNX Runtime cannot load the graph: "),
         BACKENDS["ort"]().load(Small(), conditions("ort", "cpu")),
@@ -190,7 +192,7 @@ class TestChoosingABackend:
 
 
 class TestMeasure:
-    @pytest.mark.parametrize("name", list(BACKENDS))
+    @pytest.mark.parametrize("name", ON_A_CPU)
     @pytest.mark.parametrize(("boundary", "shape"), [("scores", [1, 4, 8, 12]), ("logits", [1, 4, 32, 48]), ("labels", [1, 32, 48])])
     def test_the_timed_graph_ends_where_the_boundary_says(self, name: str, boundary: str, shape: list[int]) -> None:
         result = measure(Small(), size=(32, 48), backend=name, boundary=boundary, threads=2, plan=QUICK, subject="small")
@@ -201,7 +203,7 @@ class TestMeasure:
         assert result.load_s > 0
         assert result.found == json.loads(json.dumps(result.found))
 
-    @pytest.mark.parametrize("name", list(BACKENDS))
+    @pytest.mark.parametrize("name", ON_A_CPU)
     def test_a_network_in_training_form_is_timed_deployed_and_left_untouched(self, name: str, watch: Callable[..., Watched]) -> None:
         watched = watch(name)
         network = normalised(LPSNet("N0", 5)).train()
@@ -334,7 +336,7 @@ class TestConvTable:
     def test_one_row_a_width_with_the_efficiency_of_one_convolution(self, table: Callable[..., list[ConvRow]], store: Store) -> None:
         told: list[ConvRow] = []
         rows = table((4, 12, 8), on_row=told.append)
-        assert told == rows
+        assert [dataclasses.replace(row, sweet_spot=False) for row in rows] == told
         assert [row.width for row in rows] == [4, 12, 8]
         for row, measured in zip(rows, store.all(), strict=True):
             assert row.latency_ms == pytest.approx(measured.latency_ms / STACK)
@@ -352,6 +354,14 @@ class TestConvTable:
         assert len(watched.loads) == 2
         table((4, 8), size=(12, 8))
         assert len(watched.loads) == 4
+
+    def test_a_sweet_spot_has_no_wider_layer_for_the_same_time(self) -> None:
+        def row(width: int, latency_ms: float) -> ConvRow:
+            return ConvRow(width=width, latency_ms=latency_ms, macs_giga=1.0, efficiency=1.0, stable=True)
+
+        assert sweet_spots([row(8, 1.0), row(12, 2.02), row(16, 2.0), row(20, 3.0), row(24, 3.08), row(32, 3.2)]) == {8, 16, 24, 32}
+        assert sweet_spots([row(20, 3.0), row(24, 3.08)]) == {24}
+        assert sweet_spots([]) == set()
 
     def test_a_stack_is_convolutions_of_one_width_with_relu(
         self, table: Callable[..., list[ConvRow]], watch: Callable[..., Watched]

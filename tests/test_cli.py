@@ -15,7 +15,7 @@ from PIL import Image
 
 from search.cli import run
 from search.cli.console import parse_size
-from search.cli.measure_verbs import parse_widths
+from search.cli.table_verbs import parse_widths
 from tests.tiny import TINY_OPTIONS, few_frames, fill_store, tiny_config
 
 Complain = Callable[..., str]
@@ -154,10 +154,12 @@ def test_latency_table_writes_csv_and_names_widths_in_order(tmp_path: Path, caps
     out = tmp_path / "new" / "table.csv"
     assert run(["latency-table", "--input", "8x8", "--widths", "8,2-4", "--seconds", "0", "--out", str(out), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["width"] for row in rows] == [2, 3, 4, 8]
+    assert [(row["width"], row["separable"]) for row in rows] == [(width, kind) for kind in (False, True) for width in (2, 3, 4, 8)]
     written = list(csv.DictReader(out.read_text().splitlines()))
-    assert [int(row["width"]) for row in written] == [2, 3, 4, 8]
+    assert [int(row["width"]) for row in written] == [2, 3, 4, 8] * 2
     assert float(written[3]["macs_giga"]) == pytest.approx(9 * 8 * 8 * 64 / 1e9)
+    assert float(written[7]["macs_giga"]) == pytest.approx((9 * 8 + 8 * 8) * 64 / 1e9)
+    assert rows[3]["sweet_spot"] and (tmp_path / "new" / "table.png").stat().st_size > 10_000
 
 
 def test_doctor_names_each_backend_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +167,11 @@ def test_doctor_names_each_backend_and_what_is_missing(capsys: pytest.CaptureFix
     found = json.loads(capsys.readouterr().out)
     states = {(row["backend"], row["device"]): row["state"] for row in found["backends"]}
     assert states[("ort", "cpu")] == states[("torch", "cpu")] == "ready"
-    assert all("not yet executed on a GPU" in state or "CUDA" in state for (_, device), state in states.items() if device == "cuda")
+    assert all(
+        any(sign in state for sign in ("not yet executed on a GPU", "CUDA", "GPU", "pip install"))
+        for (_, device), state in states.items()
+        if device == "cuda"
+    )
     assert run(["doctor"]) == 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import torch
 from torch import nn
 
 from latency.environment import package_version
@@ -32,11 +33,12 @@ class OrtSession:
         self._session = session
         self._device = conditions.device
         self._binding = session.io_binding()
+        self._dtype = np.float16 if conditions.precision == "fp16" else np.float32
         self._bind(seeded_input(conditions.shape))
         self.found: dict[str, Any] = {"providers": session.get_providers(), "opset": OPSET}
 
     def _bind(self, image: np.ndarray) -> None:
-        value = onnxruntime.OrtValue.ortvalue_from_numpy(image, self._device, 0)
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(image.astype(self._dtype), self._device, 0)
         self._binding.bind_ortvalue_input(self._session.get_inputs()[0].name, value)
         self._binding.bind_output(self._session.get_outputs()[0].name, self._device)
 
@@ -44,7 +46,8 @@ class OrtSession:
         """See `Session.infer`."""
         self._bind(image)
         self._session.run_with_iobinding(self._binding)
-        return np.asarray(self._binding.copy_outputs_to_cpu()[0])
+        output = np.asarray(self._binding.copy_outputs_to_cpu()[0])
+        return output.astype(np.float32) if output.dtype == np.float16 else output
 
     def run_ms(self) -> float:
         """See `Session.run_ms`."""
@@ -79,9 +82,11 @@ class OrtBackend:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        graph = to_onnx(module, conditions.shape)
+        half = conditions.precision == "fp16"
+        graph = to_onnx(module.half() if half else module, conditions.shape, dtype=torch.float16 if half else torch.float32)
+        tf32 = {"use_tf32": int(conditions.precision == "tf32")} if conditions.device == "cuda" else {}
         try:
-            session = onnxruntime.InferenceSession(graph, options, providers=[_PROVIDERS[conditions.device]])
+            session = onnxruntime.InferenceSession(graph, options, providers=[(_PROVIDERS[conditions.device], tf32)])
         except Exception as error:  # onnxruntime exports no common base class of its errors
             raise MeasurementFailed(f"ONNX Runtime cannot load the graph: {error}") from error
         try:

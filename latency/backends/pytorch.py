@@ -43,41 +43,58 @@ class CpuSession:
 
 
 class CudaSession:
-    """A module recorded once as a CUDA graph and replayed."""
+    """A module on the GPU; recorded once as a CUDA graph and replayed, unless the conditions say otherwise."""
 
     clock = "cuda-events"
 
     def __init__(self, module: nn.Module, conditions: Conditions) -> None:
-        self._image = torch.from_numpy(seeded_input(conditions.shape)).cuda()
-        self._graph = torch.cuda.CUDAGraph()
-        self._output = self._record(module)
-        self.found: dict[str, Any] = {"mode": "cuda graph", "tf32": torch.backends.cudnn.allow_tf32}
+        self._module = module
+        image = torch.from_numpy(seeded_input(conditions.shape)).cuda()
+        self._image = image.half() if conditions.precision == "fp16" else image
+        self._graph = torch.cuda.CUDAGraph() if conditions.cuda_graph else None
+        self._output = self._record(self._graph) if self._graph is not None else self._eager()
+        self.found: dict[str, Any] = {
+            "mode": "cuda graph" if conditions.cuda_graph else "eager",
+            "tf32": torch.backends.cudnn.allow_tf32,
+        }
 
-    def _record(self, module: nn.Module) -> Tensor:
+    def _eager(self) -> Tensor:
+        with torch.inference_mode():
+            output: Tensor = self._module(self._image)
+        return output
+
+    def _run(self) -> None:
+        if self._graph is None:
+            self._output = self._eager()
+        else:
+            self._graph.replay()
+
+    def _record(self, graph: torch.cuda.CUDAGraph) -> Tensor:
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.inference_mode():
             # Lazy initialisation must not fall into the recording.
             with torch.cuda.stream(side):
                 for _ in range(3):
-                    module(self._image)
+                    self._module(self._image)
             torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(self._graph):
-                output: Tensor = module(self._image)
+            with torch.cuda.graph(graph):
+                output: Tensor = self._module(self._image)
         return output
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """See `Session.infer`."""
         self._image.copy_(torch.from_numpy(image))
-        self._graph.replay()
+        self._run()
         torch.cuda.synchronize()
-        return np.asarray(self._output.cpu().numpy())
+        output = self._output.float() if self._output.is_floating_point() else self._output
+        return np.asarray(output.cpu().numpy())
 
     def run_ms(self) -> float:
         """See `Session.run_ms`."""
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
-        self._graph.replay()
+        self._run()
         end.record()
         end.synchronize()
         return float(start.elapsed_time(end))
@@ -107,8 +124,8 @@ class TorchBackend:
                 torch.set_num_threads(conditions.threads)
                 yield CpuSession(module, conditions)
             else:
-                torch.backends.cudnn.allow_tf32 = False
-                yield CudaSession(module.cuda(), conditions)
+                torch.backends.cudnn.allow_tf32 = conditions.precision == "tf32"
+                yield CudaSession((module.half() if conditions.precision == "fp16" else module).cuda(), conditions)
         except MeasurementFailed:
             raise
         except (RuntimeError, MemoryError) as error:

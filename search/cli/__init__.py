@@ -11,7 +11,7 @@ import sys
 import typer
 from typer.main import get_command
 
-from search.cli import data_verbs, export_verbs, measure_verbs, search_verbs
+from search.cli import data_verbs, export_verbs, measure_verbs, noise_verbs, search_verbs, table_verbs
 
 app = typer.Typer(
     name="lps-search",
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 search_verbs.register(app)
 measure_verbs.register(app)
+table_verbs.register(app)
+noise_verbs.register(app)
 export_verbs.register(app)
 data_verbs.register(app)
 

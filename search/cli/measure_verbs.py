@@ -1,4 +1,4 @@
-"""`lps-search measure`, `latency-table` and `doctor`: what a network or a layer costs on this device, and what is there."""
+"""`lps-search measure` and `doctor`: what a network costs on this device, and what is there."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.console import Live, parse_size, print_table, write_rows
+from search.cli.console import Live, parse_size, print_table
 
 if TYPE_CHECKING:
+    from latency.measurement import Conditions
+    from latency.store import Store
     from lpsnet.architecture import Architecture
 
 Backend = Annotated[str, typer.Option(help="Runtime: ort (ONNX Runtime) or torch.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="fp32, or on a GPU tf32 or fp16.")]
 Threads = Annotated[int, typer.Option(help="CPU threads of the runtime; 0 for all cores.", min=0)]
 Seconds = Annotated[float, typer.Option(help="Sample each latency for at least this many seconds.", min=0.0)]
 StorePath = Annotated[Path | None, typer.Option("--store", help="Latency store of this machine; default in your data folder.")]
@@ -25,52 +28,48 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command("measure")(measure)
-    app.command("latency-table")(latency_table)
     app.command("doctor")(doctor)
 
 
 def measure(
-    architecture: Annotated[str, typer.Argument(help="Name (LPS-Net-S, N0) or text (B1-3-3-10-10_C8-24-48-96-96_R6-2).")],
+    architectures: Annotated[list[str], typer.Argument(help="Names (LPS-Net-S, N0) or texts (B1-3-3-10-10_C8-24-48-96-96_R6-2).")],
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "1024x2048",
     classes: Annotated[int, typer.Option(help="Number of classes.", min=1)] = 19,
     boundary: Annotated[str, typer.Option(help="scores, logits, labels, or all.")] = "all",
     backend: Backend = "ort",
     device: Device = "cpu",
+    precision: Precision = "fp32",
     threads: Threads = 0,
     seconds: Seconds = 1.0,
+    interleaved: Annotated[bool, typer.Option("--interleave", help="Run two networks in turns: is one faster?")] = False,
+    turns: Annotated[int, typer.Option(help="Turns of --interleave.", min=6)] = 40,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the latency of a network on this device, at one or all boundaries."""
-    from latency.backends import usable_backend
-    from latency.environment import available_cores
-    from latency.measurement import BOUNDARIES, TimingPlan
+    """Measure the latency of networks on this device, at one or all boundaries; or compare two in turns."""
+    from latency.measurement import BOUNDARIES
     from latency.store import Store, default_store_path
     from lpsnet.architecture import Architecture
 
-    parsed, shape = Architecture.parse(architecture), parse_size(size)
+    parsed, shape = [Architecture.parse(text) for text in architectures], parse_size(size)
     if boundary != "all" and boundary not in BOUNDARIES:
         raise UserError(f"unknown boundary {boundary!r}; there are: {', '.join(BOUNDARIES)}, all")
-    usable_backend(backend, device)
-    summaries = _summaries(
-        parsed,
-        classes,
-        BOUNDARIES if boundary == "all" else (boundary,),
-        size=shape,
-        backend=backend,
-        device=device,
-        threads=threads or available_cores(),
-        plan=TimingPlan(min_s=seconds),
-        store=Store(store or default_store_path()),
-    )
-    if as_json:
-        print(json.dumps(summaries))
+    ends = BOUNDARIES if boundary == "all" else (boundary,)
+    conditions = make_conditions(shape, ends[0], backend, device, precision, threads, seconds)
+    if interleaved:
+        compare_in_turns(parsed, classes, turns, conditions, as_json)
         return
-    _print_measurements(str(parsed), summaries)
+    opened = Store(store or default_store_path())
+    found = {str(one): _summaries(one, classes, ends, conditions, opened) for one in parsed}
+    if as_json:
+        print(json.dumps([summary for summaries in found.values() for summary in summaries]))
+        return
+    for name, summaries in found.items():
+        _print_measurements(name, summaries)
 
 
 def _summaries(
-    architecture: Architecture, classes: int, boundaries: tuple[str, ...], *, size: tuple[int, int], **conditions: Any
+    architecture: Architecture, classes: int, boundaries: tuple[str, ...], conditions: Conditions, store: Store
 ) -> list[dict[str, Any]]:
     """What was measured at each boundary, with the network's size."""
     from latency.measure import measure as measure_latency
@@ -78,14 +77,15 @@ def _summaries(
     from lpsnet.complexity import complexity
     from lpsnet.network import LPSNet
 
-    network = LPSNet(architecture, classes, deployed=True)
+    network, size = LPSNet(architecture, classes, deployed=True), (conditions.shape[2], conditions.shape[3])
+    same = {name: getattr(conditions, name) for name in ("backend", "device", "precision", "threads", "plan")}
     try:
         cost = complexity(architecture, classes, size)
     except ValueError as error:
         raise UserError(str(error)) from error
     subject = f"{architecture} classes={classes}"
     try:
-        found = [measure_latency(network, size=size, boundary=ends, subject=subject, **conditions) for ends in boundaries]
+        found = [measure_latency(network, size=size, boundary=ends, subject=subject, store=store, **same) for ends in boundaries]
     except MeasurementFailed as failure:
         raise UserError(f"{architecture} cannot be measured: {failure}") from failure
     return [{**one.summary(), "parameters": cost.parameters, "macs_giga": cost.macs / 1e9} for one in found]
@@ -111,102 +111,74 @@ def _print_measurements(name: str, summaries: list[dict[str, Any]]) -> None:
             print(f"{summary['boundary']}: {reason}")
 
 
-def latency_table(
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the feature map.")] = "64x128",
-    widths: Annotated[str, typer.Option(help="Channel widths: numbers and ranges FIRST-LAST or FIRST-LAST:STEP.")] = "1-17,24-72:8",
-    backend: Backend = "ort",
-    device: Device = "cpu",
-    threads: Threads = 0,
-    seconds: Seconds = 0.3,
-    store: StorePath = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure 3x3 convolutions over channel widths on this device: latency and FLOPs-efficiency (paper Fig. 5)."""
-    from dataclasses import asdict
-
-    from latency.backends import usable_backend
-    from latency.environment import available_cores
-    from latency.measurement import TimingPlan
+def compare_in_turns(architectures: list[Architecture], classes: int, turns: int, conditions: Conditions, as_json: bool) -> None:
+    """Measure two networks in turns, print both, and say whether one is faster."""
+    from latency.compare import interleave
     from latency.protocols import MeasurementFailed
-    from latency.store import Store, default_store_path
-    from latency.table import conv_table
+    from lpsnet.network import LPSNet
 
-    numbers, shape = parse_widths(widths), parse_size(size)
-    usable_backend(backend, device)
-    done = 0
-
-    def count(_: object) -> None:
-        nonlocal done
-        done += 1
-        live.work("latencies", done, len(numbers), "3x3 convolutions")
-
+    if len(architectures) != 2:
+        raise UserError(f"--interleave compares two networks, got {len(architectures)}")
+    first, second = (LPSNet(architecture, classes, deployed=True) for architecture in architectures)
     with Live() as live:
-        live.work("latencies", 0, len(numbers), "3x3 convolutions")
         try:
-            table = conv_table(
-                numbers,
-                shape,
-                backend=backend,
-                device=device,
-                threads=threads or available_cores(),
-                plan=TimingPlan(min_s=seconds),
-                store=Store(store or default_store_path()),
-                on_row=count,
-            )
+            watch = lambda done, total: live.work("latencies", done, total, "turns")  # noqa: E731 - named for the line's length
+            found = interleave(first, second, conditions, turns=turns, on_turn=watch).summary()
         except MeasurementFailed as failure:
-            raise UserError(f"a convolution cannot be measured: {failure}") from failure
-    rows = [asdict(row) for row in table]
-    if out is not None:
-        write_rows(out, rows)
+            raise UserError(f"the networks cannot be measured: {failure}") from failure
+    names = [str(architecture) for architecture in architectures]
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps({"first": names[0], "second": names[1], "boundary": conditions.boundary, **found}))
         return
-    best = max(range(len(table)), key=lambda index: table[index].efficiency)
-    print_table(
-        f"3x3 convolution, stride 1, {shape[0]}x{shape[1]}, {backend} on {device}",
-        ["width", "latency ms", "G MACs", "G MACs/ms", "verdict"],
-        [
-            [r.width, f"{r.latency_ms:.4f}", f"{r.macs_giga:.4f}", f"{r.efficiency:.3f}", "stable" if r.stable else "unstable"]
-            for r in table
-        ],
-        marked=best,
-    )
+    rows: list[list[Any]] = [[name, f"{found[key]:.3f}"] for name, key in zip(names, ("first_ms", "second_ms"), strict=True)]
+    print_table(f"{turns} turns at the {conditions.boundary}, {conditions.backend} on {conditions.device}", ["network", "median ms"], rows)
+    ratio = f"second / first = {found['ratio']:.3f}, 95 % between {found['ratio_low']:.3f} and {found['ratio_high']:.3f}"
+    verdict = {"first": f"{names[0]} is faster", "second": f"{names[1]} is faster", "tie": "the gap is within the noise"}
+    print(f"{ratio}: {verdict[found['faster']]}")
 
 
-def parse_widths(text: str) -> tuple[int, ...]:
-    """Read widths such as `1-17,24-72:8` in rising order.
+def make_conditions(
+    size: tuple[int, int], boundary: str, backend: str, device: str, precision: str, threads: int, seconds: float
+) -> Conditions:
+    """Conditions from what the command line says.
 
     Raises:
-        UserError: a part is neither a number nor a range.
+        BackendError: an unknown or unusable backend.
+        UserError: an unknown boundary or precision.
     """
-    found: set[int] = set()
-    for part in text.split(","):
-        span, _, step = part.strip().partition(":")
-        first, dash, last = span.partition("-")
-        numbers = (first, last if dash else first, step or "1")
-        if not all(number.isdigit() and int(number) for number in numbers):
-            raise UserError(f"--widths takes numbers and ranges such as 1-17,24-72:8, got {part.strip()!r}")
-        found.update(range(int(numbers[0]), int(numbers[1]) + 1, int(numbers[2])))
-    if not found:
-        raise UserError(f"--widths names no width: {text!r}")
-    return tuple(sorted(found))
+    from latency.backends import usable_backend
+    from latency.environment import available_cores
+    from latency.measurement import Conditions, TimingPlan
+
+    usable_backend(backend, device)
+    try:
+        return Conditions(
+            backend=backend,
+            device=device,
+            shape=(1, 3, *size),
+            boundary=boundary,
+            precision=precision,
+            threads=threads or available_cores(),
+            plan=TimingPlan(min_s=seconds),
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def doctor(as_json: AsJson = False) -> None:
     """Show what this machine has: device, backends, versions, and what is missing with the way to get it."""
     import platform
 
-    from latency.backends import BACKENDS
+    from latency.backends import backend_names, make_backend
     from latency.environment import available_cores, cpu_name, package_version
     from latency.measurement import DEVICES
     from latency.store import default_store_path
 
     packages = ("torch", "onnx", "onnxscript", "onnxruntime", "optuna", "kornia", "numpy", "pandas", "tensorrt", "pycuda", "ray")
     states: list[dict[str, str]] = []
-    for name, make in BACKENDS.items():
+    for name in backend_names():
         for device in DEVICES:
-            missing = make().unavailable(device)
+            missing = make_backend(name).unavailable(device)
             gpu_note = " (not yet executed on a GPU)" if device == "cuda" else ""
             states.append({"backend": name, "device": device, "state": missing or "ready" + gpu_note})
     versions = {name: package_version(name) or "not installed" for name in packages}

@@ -1,0 +1,66 @@
+"""`lps-search noise-floor`: what a difference of two latencies is worth on this device."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from lpsnet.errors import UserError
+from search.cli.console import Live, parse_size, print_table
+from search.cli.measure_verbs import AsJson, Backend, Device, Precision, Seconds, Threads, make_conditions
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("noise-floor")(noise_floor)
+
+
+def noise_floor(
+    architecture: Annotated[str, typer.Argument(help="Name or text of a network.")] = "LPS-Net-S",
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "512x1024",
+    classes: Annotated[int, typer.Option(help="Number of classes.", min=1)] = 19,
+    boundary: Annotated[str, typer.Option(help="scores, logits or labels.")] = "scores",
+    repeats: Annotated[int, typer.Option(help="Measurements of one loaded network.", min=2)] = 3,
+    rebuilds: Annotated[int, typer.Option(help="Times it is built and loaded.", min=2)] = 3,
+    backend: Backend = "ort",
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    threads: Threads = 0,
+    seconds: Seconds = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure one network again and again, in one session and built anew: smaller gaps than this mean nothing here."""
+    from latency.compare import noise_floor as find_noise_floor
+    from latency.protocols import MeasurementFailed
+    from lpsnet.architecture import Architecture
+    from lpsnet.network import LPSNet
+
+    parsed = Architecture.parse(architecture)
+    conditions = make_conditions(parse_size(size), boundary, backend, device, precision, threads, seconds)
+    with Live() as live:
+        try:
+            found = find_noise_floor(
+                LPSNet(parsed, classes, deployed=True),
+                conditions,
+                repeats=repeats,
+                rebuilds=rebuilds,
+                on_repeat=lambda done, total: live.work("latencies", done, total, str(parsed)),
+            )
+        except MeasurementFailed as failure:
+            raise UserError(f"{parsed} cannot be measured: {failure}") from failure
+    spreads = {
+        "coefficient_of_variation": found.coefficient_of_variation,
+        "repeat_spread": found.repeat_spread,
+        "rebuild_spread": found.rebuild_spread,
+        "floor": found.floor,
+    }
+    if as_json:
+        told = {"architecture": str(parsed), "size": parse_size(size), "boundary": boundary, "backend": backend, "device": device}
+        print(json.dumps({**told, "medians_ms": found.medians_ms, **spreads}))
+        return
+    rows = [[name.replace("_", " "), f"{value:.2%}"] for name, value in spreads.items()]
+    rows = [[name.replace("_", " "), f"{value:.2%}"] for name, value in spreads.items()]
+    print_table(f"{parsed}: {rebuilds} builds, {repeats} measurements each", ["what", "found"], rows)
+    print(f"two single measurements that differ by less than {found.floor:.1%} do not differ; measure A B --interleave resolves finer gaps")
