@@ -82,6 +82,13 @@ def runtime_module(flavour: str) -> Any:
     raise BackendError(f"{flavour} is not installed ({'; '.join(reasons)}); {_WAYS[flavour]}")
 
 
+def check_options(flavour: str, options: EngineOptions) -> None:
+    """Whether an engine can be asked for at all, before anything is exported. Raises `BackendError` as `build_engine` does."""
+    _capabilities(runtime_module(flavour), flavour, options)
+    if options.timing_cache is not None and flavour == "tensorrt-rtx":
+        raise BackendError("tensorrt-rtx keeps no timing cache: it picks kernels on the device at first use; leave the timing cache out")
+
+
 def build_engine(graph: bytes, flavour: str, options: EngineOptions) -> Engine:
     """Build an engine of a serialised ONNX graph.
 
@@ -89,6 +96,7 @@ def build_engine(graph: bytes, flavour: str, options: EngineOptions) -> Engine:
         BackendError: the flavour is not installed, or cannot build for the compute capability asked for.
         MeasurementFailed: the parser or the builder refused; the message carries its own.
     """
+    check_options(flavour, options)
     trt = runtime_module(flavour)
     log = Log(trt)
     builder = trt.Builder(log.logger)
@@ -101,8 +109,6 @@ def build_engine(graph: bytes, flavour: str, options: EngineOptions) -> Engine:
         raise MeasurementFailed(f"{flavour} cannot read the graph: it holds no output")
     config = builder.create_builder_config()
     _configure(trt, config, flavour, options)
-    if options.timing_cache is not None and flavour == "tensorrt-rtx":
-        raise BackendError("tensorrt-rtx keeps no timing cache: it picks kernels on the device at first use; leave the timing cache out")
     start = time.perf_counter()
     with _timing_cache(config, options.timing_cache, log) as cache:
         serialised = builder.build_serialized_network(network, config)
@@ -160,17 +166,23 @@ def _configure(trt: Any, config: Any, flavour: str, options: EngineOptions) -> N
         config.max_aux_streams = options.max_aux_streams
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    wanted = _capabilities(trt, flavour, options)
+    if wanted:
+        config.num_compute_capabilities = len(wanted)
+    for index, capability in enumerate(wanted):
+        config.set_compute_capability(capability, index)
+
+
+def _capabilities(trt: Any, flavour: str, options: EngineOptions) -> list[Any]:
+    """What to build for; empty where the module builds for nothing but the GPU at hand."""
     if not hasattr(trt, "ComputeCapability"):
         if options.compute_capabilities:
             raise BackendError(f"{flavour} builds for the GPU at hand only; leave the compute capability out, or use tensorrt-rtx")
-        return
+        return []
     known = {_capability(name): value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
     if unknown := [text for text in options.compute_capabilities if text not in known]:
         raise BackendError(f"{flavour} {trt.__version__} cannot build for compute capability {unknown[0]!r}; there are: {', '.join(known)}")
-    wanted = [known[text] for text in options.compute_capabilities] or [trt.ComputeCapability.CURRENT]
-    config.num_compute_capabilities = len(wanted)
-    for index, capability in enumerate(wanted):
-        config.set_compute_capability(capability, index)
+    return [known[text] for text in options.compute_capabilities] or [trt.ComputeCapability.CURRENT]
 
 
 def _capability(name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latency.measurement import BOUNDARIES, DEVICES, TimingPlan
-from lpsnet.architecture import Architecture
+from lpsnet.architecture import EIGHTHS, Architecture
 from lpsnet.data import DataSpec
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe, proxy_recipe
@@ -67,6 +67,13 @@ class SearchConfig:
         for name, known in (("device", DEVICES), ("training_device", DEVICES), ("boundary", BOUNDARIES)):
             if (value := getattr(self, name)) not in known:
                 raise UserError(f"unknown {name.replace('_', ' ')} {value!r}; there are: {', '.join(known)}")
+        least = -(-EIGHTHS // self.start_architecture.scales[-1])
+        if min(self.size) < least:
+            raise UserError(
+                f"input {self.height}x{self.width} is too small for the start {self.start}; the least size that works is {least}x{least}"
+            )
+        if self.storage and "://" not in self.storage:
+            raise UserError(f"storage takes a database URL, such as postgresql://user@host/name, got {self.storage!r}")
         if not self.bounds.allow(self.start_architecture):
             raise UserError(f"the start {self.start} lies outside the bounds {self.bounds}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,20 @@ def _family_row(run: Run, step: Step, record: TrainingRecord) -> dict[str, Any]:
         "weights_sha256": record.weights_sha256,
         "warnings": "; ".join(step.warnings),
     }
+
+
+def weight_faults(run: Run, steps: list[Step]) -> list[str]:
+    """What is wrong with the weights of the chain's networks, a line each: missing, or not those that were trained."""
+    faults = []
+    for step, trial, record in _records(run, steps):
+        path = run.weights_path(trial.candidate.architecture)
+        if trial is not step.chosen_trial or not record.weights_sha256:
+            continue
+        if not path.is_file():
+            faults.append(f"the weights of step {step.number} are gone: {path}; lpsnet.training.train makes them again")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != record.weights_sha256:
+            faults.append(f"the weights of step {step.number} are not those that were trained: {path} has another SHA-256")
+    return faults
 
 
 def _measured(run: Run, architecture: Architecture, boundary: str) -> Measurement | None:

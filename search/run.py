@@ -98,7 +98,7 @@ class Run:
         header = read_header(path)
         for file in (path / "latency.sqlite", *([] if header.config.storage else [path / "study.journal"])):
             if not file.is_file():  # opening it would make an empty one
-                raise RunError(f"{path} is incomplete: {file.name} is missing; lps-search resume {path} makes it anew")
+                raise RunError(f"{path} is incomplete: {file.name} is missing")
         return cls(path, header, _environment_of(_read_json(path / "environment.json"), path), heal=False, lock=None)
 
     def __enter__(self) -> Run:
@@ -195,6 +195,7 @@ def _header(path: Path, config: SearchConfig, class_names: tuple[str, ...]) -> H
     if not (path / "config.json").exists():
         return Header(config, class_names, f"{path.resolve().name}-{uuid4().hex[:12]}")
     known = read_header(path)
+    _check_parts(path, known.config)
     different = known.config.differences(config)
     if known.class_names != class_names:
         different.append(f"classes: {list(known.class_names)}, not {list(class_names)}")
@@ -203,6 +204,14 @@ def _header(path: Path, config: SearchConfig, class_names: tuple[str, ...]) -> H
     if config.steps < known.config.steps:
         raise RunError(f"run {path} was started for {known.config.steps} steps, not {config.steps}; steps are not taken back")
     return Header(config, class_names, known.study)
+
+
+def _check_parts(path: Path, config: SearchConfig) -> None:
+    """Refuse a run that has trained something but lost a part of its record: it would be trained or measured again unasked."""
+    parts = [path / "environment.json", path / "latency.sqlite", *([] if config.storage else [path / "study.journal"])]
+    lost = [part.name for part in parts if not part.is_file()]
+    if lost and ((path / "candidates.csv").exists() or any((path / "checkpoints").glob("*.safetensors"))):
+        raise RunError(f"run {path} has lost {' and '.join(lost)}: put it back, or start anew with another --out")
 
 
 def _check_environment(path: Path, environment: Environment, *, remeasure: bool) -> bool:

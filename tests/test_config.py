@@ -23,8 +23,8 @@ CONFIG = SearchConfig(data="synthetic", height=32, width=64, steps=2, proxy=prox
 configs = st.builds(
     SearchConfig,
     data=st.sampled_from(["synthetic", "camvid:/data/camvid", "camvid:~/a:b"]),
-    height=st.integers(1, 4096),
-    width=st.integers(1, 4096),
+    height=st.integers(4, 4096),
+    width=st.integers(4, 4096),
     steps=st.integers(0, 50),
     start=st.sampled_from([*NAMED, "B2-1-1-1-1_C4-8-16-32-32_R4-2_none"]),
     backend=st.sampled_from(["ort", "torch"]),
@@ -41,6 +41,17 @@ configs = st.builds(
 
 
 class TestSearchConfig:
+    @pytest.mark.parametrize(("start", "least"), [("N0", 2), ("LPS-Net-S", 4), ("B1-1-1-1-1_C4-8-16-32-32_R8-1", 8)])
+    def test_an_input_too_small_for_the_start_is_refused_with_the_least_that_works(self, start: str, least: int) -> None:
+        dataclasses.replace(CONFIG, start=start, height=least, width=least)
+        for size in ({"height": least - 1}, {"width": least - 1}):
+            with pytest.raises(UserError, match=f"too small for the start .*the least size that works is {least}x{least}"):
+                dataclasses.replace(CONFIG, start=start, **size)
+
+    def test_a_storage_that_is_no_url_is_refused(self) -> None:
+        with pytest.raises(UserError, match=r"storage takes a database URL, .* got 'garbage'"):
+            dataclasses.replace(CONFIG, storage="garbage")
+
     @given(configs)
     def test_plain_values_and_json_have_an_inverse(self, config: SearchConfig) -> None:
         assert SearchConfig.from_dict(config.to_dict()) == config

@@ -97,14 +97,18 @@ def test_an_engine_is_built_beside_the_graph_and_described(tmp_path: Path, capsy
     ("arguments", "message"),
     [
         (["N0", "--precision", "int8"], "'int8'; there are: fp32, fp16"),
-        (["N0", "--precision", "tf32"], "'tf32'; there are: fp32, fp16"),
+        (["N0", "--precision", "tf32"], "add --engine"),
+        (["N0", "--compute-capability", "8.6"], "add --engine"),
+        (["folder"], "folder is a folder"),
+        (["net.pth"], "add --architecture"),
+        (["N0", "--input", "999999x999999"], "memory ran out"),
         (["N0", "--boundary", "pixels"], "there are: scores, logits, labels"),
         (["N0", "--engine", "--dynamic-batch"], "an engine is built for one image"),
         (["N0", "--out", "net.pt"], "must end in .onnx, got net.pt"),
         (["LPS-Net-S", "--input", "2x2"], "least size that works is 4x4"),
         (["none.safetensors"], "no checkpoint at none.safetensors"),
         (["N0", "--out", "file/net.onnx"], "cannot write file/net.onnx"),
-        (["file"], "file"),
+        (["file"], "damaged or no safetensors file"),
     ],
 )
 def test_mistakes_of_an_export_are_one_line(
@@ -112,6 +116,7 @@ def test_mistakes_of_an_export_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("no network")
+    (tmp_path / "folder").mkdir()
     small = [] if "--input" in arguments else ["--input", "32x64"]
     assert message in refused(capsys, "export", *arguments, *small)
     assert not list(tmp_path.glob("*.onnx*"))

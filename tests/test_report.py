@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from lpsnet.recipe import proxy_recipe
 from search.config import SearchConfig
 from search.executor import conditions, subject
 from search.expand import Candidate, Failure, Member, Step, Trial
-from search.report import candidates_frame, family_frame, slope_text, write_report, write_trajectory
+from search.report import candidates_frame, family_frame, slope_text, weight_faults, write_report, write_trajectory
 from search.run import Run, RunError
 from search.study import TrainingKey, TrainingRecord
 
@@ -283,6 +284,21 @@ class TestFiles:
 )
 def test_a_slope_is_told_in_words_where_it_is_no_number(value: float, text: str) -> None:
     assert slope_text(value) == text
+
+
+def test_lost_and_changed_weights_of_the_chain_are_told(tmp_path: Path) -> None:
+    with Run.start(tmp_path / "run", CONFIG, CLASSES, HERE) as run:
+        sound = TrainingRecord(miou_percent=20.0, weights_sha256=hashlib.sha256(b"weights").hexdigest())
+        start = train(run, 0, START, "", sound)
+        deep = train(run, 1, DEEP, start, sound)
+        train(run, 1, WIDE, start, sound)  # not of the chain: its weights are not kept
+        train(run, 2, DEEPER, deep, sound)
+        run.checkpoints.mkdir()
+        run.weights_path(START).write_bytes(b"weights")
+        run.weights_path(DEEP).write_bytes(b"others")
+        changed, gone = weight_faults(run, chain())
+    assert "step 1 are not those that were trained" in changed and str(DEEP) in changed
+    assert "step 2 are gone" in gone and str(DEEPER) in gone
 
 
 def test_an_expansion_names_every_operation_that_leads_to_the_network() -> None:

@@ -340,6 +340,15 @@ class TestFoldersThatCannotBeUsed:
         start(begun)
         Run.read(begun).close()
 
+    @pytest.mark.parametrize("file", ["latency.sqlite", "study.journal", "environment.json"])
+    def test_a_run_that_has_trained_is_not_continued_without_a_part_of_its_record(self, begun: Path, file: str) -> None:
+        (begun / "candidates.csv").touch()
+        (begun / file).unlink()
+        left = sorted(begun.iterdir())
+        with pytest.raises(RunError, match=f"has lost {re.escape(file)}: put it back"):
+            start(begun)
+        assert sorted(begun.iterdir()) == left
+
     def test_a_run_whose_studies_lie_in_a_database_has_no_journal_to_miss(self, path: Path, tmp_path: Path) -> None:
         start(path, dataclasses.replace(CONFIG, storage=f"sqlite:///{tmp_path}/studies.db"))
         assert not (path / "study.journal").exists()

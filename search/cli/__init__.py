@@ -45,6 +45,8 @@ def run(arguments: list[str]) -> int:
         return complain(str(error), 2)
     except KeyboardInterrupt:
         return complain("stopped", 130)
+    except MemoryError as error:
+        return complain(f"memory ran out: {error}; a smaller --input needs less", 2)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the output has gone; there is nobody to tell
         return 0

@@ -12,6 +12,7 @@ from search.cli.console import parse_size
 from search.cli.measure_verbs import AsJson
 
 if TYPE_CHECKING:
+    from latency.engine import EngineOptions
     from lpsnet.network import LPSNet
 
 
@@ -25,6 +26,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="The ONNX file. Default: the architecture's text in this folder.")] = None,
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image. Default: a checkpoint's own, else 1024x2048.")] = "",
     classes: Annotated[int, typer.Option(help="Number of classes, where no checkpoint says it.", min=1)] = 19,
+    architecture: Annotated[str, typer.Option(help="What a .pth file holds; what a checkpoint must hold.")] = "",
     boundary: Annotated[str, typer.Option(help="Where the graph ends: scores, logits or labels.")] = "labels",
     precision: Annotated[str, typer.Option(help="fp32, tf32 (engine only) or fp16.")] = "fp32",
     normalised: Annotated[bool, typer.Option("--normalised", help="Hold the normalisation: the graph takes 8-bit RGB images.")] = False,
@@ -36,30 +38,29 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a network for deployment, checked against torch, with a JSON beside each file that says what it is."""
-    from latency.engine import EngineOptions
+    from latency.engine import check_options
     from latency.protocols import MeasurementFailed
     from lpsnet.errors import UserError
     from search.export import ExportPlan, export_engine, export_onnx
 
-    if engine and dynamic_batch:
-        raise UserError("an engine is built for one image; leave out --dynamic-batch or --engine")
-    model, own_size = _network(network, classes)
+    capabilities = tuple(part.strip() for part in compute_capability.split(",") if part.strip())
+    if engine:
+        if dynamic_batch:
+            raise UserError("an engine is built for one image; leave out --dynamic-batch or --engine")
+        options = engine_options(precision, capabilities, timing_cache)
+        check_options(flavour, options)
+    elif capabilities or timing_cache or precision == "tf32":
+        raise UserError("--compute-capability, --timing-cache and --precision tf32 are for engines; add --engine")
+    model, own_size = _network(network, classes, architecture)
     shape = parse_size(size) if size else own_size
-    plan = ExportPlan(
-        size=shape,
-        boundary=boundary,
-        precision="fp32" if precision == "tf32" and engine else precision,
-        normalised=normalised,
-        dynamic_batch=dynamic_batch,
-    )
+    stored = "fp32" if precision == "tf32" else precision
+    plan = ExportPlan(size=shape, boundary=boundary, precision=stored, normalised=normalised, dynamic_batch=dynamic_batch)
     path = out or Path(f"{model.architecture}_{shape[0]}x{shape[1]}_{boundary}_{precision}.onnx")
     if path.suffix != ".onnx":
         raise UserError(f"--out names the ONNX file and must end in .onnx, got {path}")
     try:
         written = {str(path): export_onnx(model, plan, path, weights=network if Path(network).is_file() else "random")}
         if engine:
-            capabilities = tuple(part.strip() for part in compute_capability.split(",") if part.strip())
-            options = EngineOptions(precision=precision, compute_capabilities=capabilities, timing_cache=timing_cache)
             built = path.with_suffix(".engine")
             written[str(built)] = export_engine(path, flavour, options, built)
     except MeasurementFailed as failure:
@@ -71,13 +72,31 @@ def export(
         print(f"{name}: {_told(description)}")
 
 
-def _network(text: str, classes: int) -> tuple[LPSNet, tuple[int, int]]:
+def engine_options(precision: str, capabilities: tuple[str, ...], timing_cache: Path | None) -> EngineOptions:
+    """Options of an engine from what the command line says. Raises `UserError`."""
+    from latency.engine import EngineOptions
+    from lpsnet.errors import UserError
+
+    try:
+        return EngineOptions(precision=precision, compute_capabilities=capabilities, timing_cache=timing_cache)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _network(text: str, classes: int, architecture: str) -> tuple[LPSNet, tuple[int, int]]:
     """The network that a checkpoint or an architecture's text names, and its input size."""
     from lpsnet.checkpoint import load, read_metadata
+    from lpsnet.errors import UserError
     from lpsnet.network import LPSNet
 
+    if Path(text).is_dir():
+        raise UserError(f"{text} is a folder; give a checkpoint file, or a name or text of a network")
+    if text.endswith(".pth"):
+        if not architecture:
+            raise UserError(f"{text} does not say its architecture; add --architecture, for example --architecture LPS-Net-S")
+        return load(text, architecture), (1024, 2048)
     if text.endswith(".safetensors") or Path(text).is_file():
-        return load(text), read_metadata(text).input_size
+        return load(text, architecture or None), read_metadata(text).input_size
     return LPSNet(text, classes, deployed=True), (1024, 2048)
 
 

@@ -174,14 +174,16 @@ def doctor(as_json: AsJson = False) -> None:
     from latency.measurement import DEVICES
     from latency.store import default_store_path
 
-    packages = ("torch", "onnx", "onnxscript", "onnxruntime", "optuna", "kornia", "numpy", "pandas", "tensorrt", "pycuda", "ray")
+    packages = dict.fromkeys(("torch", "onnx", "onnxscript", "onnxruntime", "optuna", "kornia", "numpy", "scipy", "pandas"), "")
+    for name, extra in (("tensorrt", "tensorrt"), ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx"), ("pycuda", "tensorrt"), ("ray", "ray")):
+        packages[name] = f"; pip install 'lps-search[{extra}]' brings it"
     states: list[dict[str, str]] = []
     for name in backend_names():
         for device in DEVICES:
             missing = make_backend(name).unavailable(device)
             gpu_note = " (not yet executed on a GPU)" if device == "cuda" else ""
             states.append({"backend": name, "device": device, "state": missing or "ready" + gpu_note})
-    versions = {name: package_version(name) or "not installed" for name in packages}
+    versions = {name: package_version(name) or f"not installed{way}" for name, way in packages.items()}
     system = {
         "processor": cpu_name(),
         "cores": str(available_cores()),

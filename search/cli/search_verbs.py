@@ -141,7 +141,7 @@ def _drive(out: Path, config: SearchConfig, store: Path | None, max_hours: float
     """Open the run, advance it, write the derived files, and say how it ended."""
     from latency.store import Store, default_store_path
     from search.executor import LocalExecutor, current_environment
-    from search.report import write_report
+    from search.report import weight_faults, write_report
     from search.run import Run
     from search.runner import advance
 
@@ -158,6 +158,8 @@ def _drive(out: Path, config: SearchConfig, store: Path | None, max_hours: float
                 _print_json(run, progress)
             else:
                 _print_state(config.steps, progress, out)
+                for fault in weight_faults(run, progress.steps):
+                    print(f"note: {fault}")
     if progress.stopped:
         raise typer.Exit(complain(progress.stopped, 1))
 
@@ -200,7 +202,7 @@ def print_step(step: Step) -> None:
 
 def _print_state(wanted: int, progress: Progress, out: Path | None = None) -> None:
     taken = max(0, len(progress.steps) - 1)
-    where = f"; the family, its weights and its figure are in {out}" if out is not None else ""
+    where = f"; the family, its weights and its figure are in {out}" if out is not None and progress.steps else ""
     if progress.out_of_time:
         print(f"{taken} of {wanted} steps taken, then --max-hours was over{where}; go on with: lps-search resume {out}")
     else:
