@@ -55,8 +55,10 @@ class LayerLookup:
         return found
 
 
-def _point(conv: Conv) -> tuple[float, float, float]:
-    return (math.log(conv.channels_in), math.log(conv.channels_out), 0.5 * math.log(conv.height * conv.width))
+def _point(conv: Conv) -> tuple[float, ...]:
+    """Where a convolution lies between others. Tables hold stride 1 with equal channels only: they are one coordinate there."""
+    channels, pixels = (math.log(conv.channels_in), math.log(conv.channels_out)), 0.5 * math.log(conv.height * conv.width)
+    return (sum(channels) / 2, pixels) if conv.stride == 1 else (*channels, pixels)
 
 
 @dataclass(frozen=True)

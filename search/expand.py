@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from lpsnet.architecture import Architecture
+from search.bracket import Forecast, next_for_target, next_k, reached
 from search.space import OPERATIONS, Bounds, Operation, expansion
 
 WINDOW = 3
@@ -106,6 +107,7 @@ class Step:
         chosen: the new member of the chain.
         skipped: operation by name, and why it (or what lies beyond some k) was not considered.
         warnings: what a reader should know of the choice.
+        excluded: operation by name, and which k a forecast spared a measurement.
     """
 
     number: int
@@ -115,6 +117,7 @@ class Step:
     chosen: Member
     skipped: Mapping[str, str]
     warnings: tuple[str, ...]
+    excluded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def chosen_trial(self) -> Trial:
@@ -132,8 +135,13 @@ class SearchStopped(Exception):
     """The search cannot take another step; the message says why. What was decided before stays valid."""
 
 
-def expand(start: Architecture, *, steps: int, bounds: Bounds | None = None) -> Generator[Request, Answers | None, None]:
+def expand(
+    start: Architecture, *, steps: int, bounds: Bounds | None = None, forecast: Forecast | None = None
+) -> Generator[Request, Answers | None, None]:
     """Run Algorithm 1 from `start` for `steps` steps.
+
+    With a `forecast` only those latencies are asked for that it leaves in doubt: which one-unit expansion is the
+    slowest, and which k comes nearest the target. As far as its bounds hold, the chain is the same.
 
     Yields `Measure` and `Train` requests, to be answered by `send` with a mapping from each architecture to a number or
     a `Failure`; and a `Step` when one is decided (the start is step 0), to be answered with None.
@@ -147,10 +155,10 @@ def expand(start: Architecture, *, steps: int, bounds: Bounds | None = None) -> 
     latencies: dict[Architecture, float | Failure] = {}
     member = yield from _start(start, latencies)
     for number in range(1, steps + 1):
-        target, candidates, skipped = yield from _candidates(number, member, latencies, limits)
+        target, candidates, skipped, excluded = yield from _candidates(number, member, latencies, limits, forecast)
         answers = yield Train(number, member.architecture, candidates)
         assert answers is not None
-        step = decide(number, member, target, candidates, answers, skipped)
+        step = replace(decide(number, member, target, candidates, answers, skipped), excluded=excluded)
         yield step
         member = step.chosen
 
@@ -183,26 +191,99 @@ def _measure(
 
 
 def _candidates(
-    number: int, parent: Member, latencies: dict[Architecture, float | Failure], bounds: Bounds
-) -> Generator[Request, Answers | None, tuple[float, tuple[Candidate, ...], dict[str, str]]]:
+    number: int, parent: Member, latencies: dict[Architecture, float | Failure], bounds: Bounds, forecast: Forecast | None
+) -> Generator[Request, Answers | None, tuple[float, tuple[Candidate, ...], dict[str, str], dict[str, str]]]:
     """Eq. 3 and 4: the target, and for every operation the network nearest to it."""
     skipped: dict[str, str] = {}
+    excluded: dict[str, str] = {}
     ladders = {operation: [expansion(parent.architecture, operation, 1)] for operation in OPERATIONS}
     for operation in [operation for operation, (first,) in ladders.items() if not bounds.allow(first)]:
         skipped[operation.name] = "beyond the bounds at k = 1"
         del ladders[operation]
-    yield from _measure(number, (ladder[0] for ladder in ladders.values()), latencies)
-    first = {operation: latencies[ladder[0]] for operation, ladder in ladders.items()}
-    for operation, latency in first.items():
-        if isinstance(latency, Failure):
-            skipped[operation.name] = f"k = 1 could not be measured: {latency.reason}"
-            del ladders[operation]
-    measured = [latency for latency in first.values() if not isinstance(latency, Failure)]
-    if not measured:
+    units = [ladder[0] for ladder in ladders.values()]
+    if forecast is None:
+        yield from _measure(number, units, latencies)
+    else:
+        while unit := next_for_target(units, _measured(latencies), _failed(latencies), forecast):
+            yield from _measure(number, (unit,), latencies)
+    for operation in [operation for operation, (first,) in ladders.items() if isinstance(latencies.get(first), Failure)]:
+        skipped[operation.name] = f"k = 1 could not be measured: {_reason(latencies[ladders[operation][0]])}"
+        del ladders[operation]
+    known = [latency for unit in units if not isinstance(latency := latencies.get(unit, Failure("")), Failure)]
+    if not known:
         raise SearchStopped(f"step {number}: no expansion of {parent.architecture} could be measured ({_reasons(skipped)})")
-    target = max(measured)
-    yield from _climb(number, parent.architecture, ladders, target, latencies, bounds, skipped)
-    return target, _nearest(ladders, target, latencies), skipped
+    target = max(known)
+    if forecast is None:
+        yield from _climb(number, parent.architecture, ladders, target, latencies, bounds, skipped)
+    else:
+        yield from _bracket(number, parent.architecture, ladders, target, latencies, bounds, skipped, excluded, forecast)
+    return target, _nearest(ladders, target, latencies), skipped, excluded
+
+
+def _measured(latencies: Mapping[Architecture, float | Failure]) -> dict[Architecture, float]:
+    return {architecture: latency for architecture, latency in latencies.items() if not isinstance(latency, Failure)}
+
+
+def _failed(latencies: Mapping[Architecture, float | Failure]) -> set[Architecture]:
+    return {architecture for architecture, latency in latencies.items() if isinstance(latency, Failure)}
+
+
+def _reason(latency: float | Failure) -> str:
+    return latency.reason if isinstance(latency, Failure) else ""
+
+
+def _bracket(
+    number: int,
+    parent: Architecture,
+    ladders: dict[Operation, list[Architecture]],
+    target: float,
+    latencies: dict[Architecture, float | Failure],
+    bounds: Bounds,
+    skipped: dict[str, str],
+    excluded: dict[str, str],
+    forecast: Forecast,
+) -> Generator[Request, Answers | None, None]:
+    """Measure of each operation, a round at a time, what may come nearest the target; leave the rest to the forecast."""
+    while True:
+        wanted: dict[Operation, Architecture] = {}
+        for operation, ladder in list(ladders.items()):
+            failed = next((k for k, network in enumerate(ladder, 1) if isinstance(latencies.get(network), Failure)), None)
+            if failed is not None:
+                skipped[operation.name] = f"from k = {failed} on, which could not be measured: {_reason(latencies[ladder[failed - 1]])}"
+                del ladder[failed - 1 :]
+                if not ladder:
+                    del ladders[operation]
+                    continue
+            elif operation.name not in skipped:
+                _extend(ladder, parent, operation, _measured(latencies), target, bounds, forecast)
+            k = next_k(ladder, _measured(latencies), target, forecast)
+            if k is not None:
+                wanted[operation] = ladder[k - 1]
+        if not wanted:
+            break
+        yield from _measure(number, wanted.values(), latencies)
+    for operation, ladder in ladders.items():
+        spared = [str(k) for k, network in enumerate(ladder, 1) if network not in latencies]
+        if spared:
+            excluded[operation.name] = f"k = {', '.join(spared)}"
+
+
+def _extend(
+    ladder: list[Architecture],
+    parent: Architecture,
+    operation: Operation,
+    measured: Mapping[Architecture, float],
+    target: float,
+    bounds: Bounds,
+    forecast: Forecast,
+) -> None:
+    """Let a ladder hold every legal k up to `WINDOW` beyond the first that reaches the target, and no more."""
+    while (passed := reached(ladder, measured, target, forecast)) is None or len(ladder) < passed + WINDOW:
+        after = expansion(parent, operation, len(ladder) + 1)
+        if not bounds.allow(after):
+            return
+        ladder.append(after)
+    del ladder[passed + WINDOW :]
 
 
 def _climb(
@@ -250,7 +331,7 @@ def _nearest(
     """The network of each operation whose latency comes nearest the target, equal ones joined."""
     found: dict[Architecture, Candidate] = {}
     for operation, ladder in ladders.items():
-        known = {k: latency for k, a in enumerate(ladder, 1) if not isinstance(latency := latencies[a], Failure)}
+        known = {k: latency for k, a in enumerate(ladder, 1) if not isinstance(latency := latencies.get(a, Failure("")), Failure)}
         k = min(known, key=lambda k: abs(known[k] - target))
         network = ladder[k - 1]
         before = found[network].expansions if network in found else ()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,32 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpsnet import NAMED, Architecture
-from search import OPERATIONS, Bounds, Failure, Measure, SearchStopped, Step, Train, expand, expansion
+from search import OPERATIONS, Bounds, Failure, SearchStopped, Step, expansion
 from search.expand import Candidate, Member, decide, slope
+from tests.searches import SMALL, Function, drive, seeded
 
-Function = Callable[[Architecture], float | Failure]
-SMALL = Bounds(max_scale=1.0, max_width=192, max_depth=7, max_paths=3)
 N0 = NAMED["N0"]
-
-
-def drive(
-    start: Architecture, steps: int, latency: Function, miou: Function, bounds: Bounds = SMALL
-) -> tuple[list[Step], list[Architecture]]:
-    """Answer a search from two functions; returns its steps and every network it asked to have measured."""
-    search, answers, decided, measured = expand(start, steps=steps, bounds=bounds), None, [], []
-    while True:
-        try:
-            request = search.send(answers)
-        except StopIteration:
-            return decided, measured
-        if isinstance(request, Measure):
-            measured += request.architectures
-            answers = {architecture: latency(architecture) for architecture in request.architectures}
-        elif isinstance(request, Train):
-            answers = {candidate.architecture: miou(candidate.architecture) for candidate in request.candidates}
-        else:
-            decided.append(request)
-            answers = None
 
 
 # --- an independent reading of the fact sheet, section 11: no code shared with search.space or search.expand ---
@@ -89,23 +66,6 @@ def brute_chain(start: Architecture, steps: int, latency: Function, miou: Functi
                 best, taken = rank, child
         chain.append(taken)
     return chain
-
-
-def seeded(seed: int, dips: float) -> tuple[Function, Function]:
-    """A latency that grows with the network, with dips and ties where `dips` is above 0, and a noisy accuracy."""
-
-    def draw(kind: str, a: Architecture) -> float:
-        return random.Random(f"{seed} {kind} {a}").random()
-
-    def size(a: Architecture) -> float:
-        work = sum(b * c**1.3 for b, c in zip(a.depths, a.widths, strict=True))
-        return work * sum((scale / 8) ** 2 for scale in a.scales) / 100
-
-    def latency(a: Architecture) -> float:
-        value = size(a) * (1 - dips * (draw("dip", a) < 0.4) * draw("depth of dip", a))
-        return round(value, 1) + 0.1 if dips > 0.5 else value  # rounding makes ties and gaps of 0
-
-    return latency, lambda a: 10 * math.log1p(size(a)) + 4 * draw("miou", a)
 
 
 @settings(max_examples=120, deadline=None)
