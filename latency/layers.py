@@ -80,6 +80,7 @@ def layers_of(module: nn.Module, size: tuple[int, int], channels: int = 3) -> La
 
     convs: list[Conv] = []
     elements = {"resized": 0, "moved": 0}
+    resizes: dict[tuple[int, Any], Any] = {}  # holds what was resized, so that no other tensor gets its id
     aten = torch.ops.aten
     kinds = {aten.upsample_bilinear2d: "resized", aten.add: "moved", aten.add_: "moved", aten.cat: "moved"}
 
@@ -92,7 +93,10 @@ def layers_of(module: nn.Module, size: tuple[int, int], channels: int = 3) -> La
             if packet is aten.convolution:
                 image, weight, stride, groups = args[0], args[1], args[3], args[8]
                 convs.append(Conv(image.shape[1], weight.shape[0], image.shape[2], image.shape[3], stride[0], weight.shape[2], groups))
+            elif packet is aten.upsample_bilinear2d and (id(args[0]), result.shape) in resizes:
+                return result  # a runtime computes the same resize once
             elif packet in kinds:
+                resizes[id(args[0]), result.shape] = args[0]
                 elements[kinds[packet]] += result.numel()
             else:
                 return result

@@ -34,6 +34,7 @@ class SearchConfig:
         bounds: what no network may exceed.
         seed: of weights, order of frames and augmentation.
         storage: database URL of the studies; empty for a journal file in the run's folder.
+        predictor: folder of a latency predictor that spares measurements; empty to measure everything.
 
     Raises:
         UserError: a value outside its range; the message names it.
@@ -54,6 +55,7 @@ class SearchConfig:
     bounds: Bounds = field(default_factory=Bounds)
     seed: int = 0
     storage: str = ""
+    predictor: str = ""
 
     def __post_init__(self) -> None:
         DataSpec.parse(self.data)

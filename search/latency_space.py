@@ -13,21 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from latency.layers import Conv, LayerRow, Layers, layers_of, measure_layers, read_table, write_table
-from latency.measure import at_boundary, measure
+from latency.layers import Conv, LayerRow, measure_layers, write_table
+from latency.measure import measure
 from latency.predict import ErrorReport, Prediction, Predictor, fit, report_errors
 from latency.store import Store
 from lpsnet.architecture import EIGHTHS, NAMED, Architecture
 from lpsnet.complexity import complexity
 from lpsnet.errors import UserError
 from lpsnet.network import LPSNet
+from search.forecast import PREDICTOR_FILE, TABLE_FILE, layers_of_architecture
 from search.observer import Observer
 from search.run import provenance, write_json
 from search.space import OPERATIONS, Bounds, expansion
 
-TABLE_FILE, PREDICTOR_FILE, FIT_FILE, TEST_FILE = "layers.csv", "predictor.json", "predictor_fit.csv", "predictor_test.csv"
+FIT_FILE, TEST_FILE = "predictor_fit.csv", "predictor_test.csv"
 ERROR_FILE = "predictor_error.json"
 
 _WIDTHS = ((4, 8, 12, 16, 24, 32), (8, 16, 24, 32, 48, 64), (16, 32, 48, 64, 96, 128), (32, 64, 96, 128, 160, 192, 256))
@@ -37,6 +36,9 @@ _SCALES = (2, 4, 8, 12)
 """Path scales in the table, in eighths."""
 
 CLASSES = 19
+
+ATTEMPTS = 3
+"""How often an unstable measurement is repeated."""
 
 
 def table_convs(size: tuple[int, int]) -> tuple[Conv, ...]:
@@ -75,13 +77,6 @@ def random_architectures(
     return found
 
 
-def layers_of_architecture(architecture: Architecture, classes: int, size: tuple[int, int], boundary: str = "scores") -> Layers:
-    """The layers of a deployed network."""
-    with torch.device("meta"):
-        network = LPSNet(architecture, classes, deployed=True).eval()
-    return layers_of(at_boundary(network, boundary), size)
-
-
 @dataclass(frozen=True)
 class Measured:
     """A network and its measured latency in milliseconds."""
@@ -99,25 +94,27 @@ def measure_networks(
     on_network: Callable[[int, int], None] = lambda done, total: None,
     **conditions: Any,
 ) -> list[Measured]:
-    """Latency to the scores of each network, with `CLASSES` classes; what the store knows is not measured again."""
+    """Latency to the scores of each network, with `CLASSES` classes; what the store knows is not measured again.
+
+    An unstable measurement says more of the machine than of the network: it is repeated, up to `ATTEMPTS` times.
+    """
     rows = []
     for number, architecture in enumerate(architectures):
         on_network(number, len(architectures))
-        found = measure(
-            LPSNet(architecture, CLASSES, deployed=True),
-            size=size,
-            boundary="scores",
-            subject=f"{architecture} classes={CLASSES}",
-            store=store,
-            **conditions,
-        )
+        network, subject = LPSNet(architecture, CLASSES, deployed=True), f"{architecture} classes={CLASSES}"
+        found = measure(network, size=size, boundary="scores", subject=subject, store=store, **conditions)
+        for _ in range(ATTEMPTS):
+            if found.verdict().stable:
+                break
+            found = measure(network, size=size, boundary="scores", **conditions)
         rows.append(Measured(architecture, found.latency_ms, found.verdict().stable))
     on_network(len(architectures), len(architectures))
     return rows
 
 
 def fit_predictor(rows: Sequence[LayerRow], networks: Sequence[Measured], size: tuple[int, int]) -> Predictor:
-    """A predictor from a layer table and measured networks."""
+    """A predictor from a layer table and measured networks; those that stayed unstable are left out."""
+    networks = [one for one in networks if one.stable]
     return fit(rows, [layers_of_architecture(one.architecture, CLASSES, size) for one in networks], [one.latency_ms for one in networks])
 
 
@@ -174,7 +171,8 @@ def make_predictor(study: PredictorPlan, out: Path, observer: Observer, **condit
     fitted = networks(study.seed, study.fitted)
     write_networks(out / FIT_FILE, fitted)
     predictor = fit_predictor(rows, fitted, study.size)
-    told = {"input_size": study.size, "classes": CLASSES, "seed": study.seed, "backend": conditions["backend"], **provenance()}
+    at = {name: conditions[name] for name in ("backend", "device", "threads")}
+    told = {"input_size": study.size, "classes": CLASSES, "boundary": "scores", "seed": study.seed, **at, **provenance()}
     predictor.save(out / PREDICTOR_FILE, **told)
     # Drawn only now: nothing about them can have entered the fit.
     tested = networks(study.seed + 1, study.tested)
@@ -182,21 +180,6 @@ def make_predictor(study: PredictorPlan, out: Path, observer: Observer, **condit
     write_networks(out / TEST_FILE, tested, predictions)
     write_json(out / ERROR_FILE, {**report.to_dict(), **told})
     return report
-
-
-def load_predictor(folder: Path) -> Predictor:
-    """The predictor that `lps-search latency-predictor` left in a folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    for name in (TABLE_FILE, PREDICTOR_FILE):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no predictor: {name} is missing; make one with lps-search latency-predictor --out {folder}")
-    try:
-        return Predictor.load(folder / PREDICTOR_FILE, read_table(folder / TABLE_FILE))
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def write_networks(path: Path, networks: Sequence[Measured], predictions: Sequence[Prediction] | None = None) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -24,10 +25,13 @@ from latency.measurement import Environment
 from latency.store import Store
 from lpsnet.architecture import Architecture
 from lpsnet.errors import UserError
+from search.bracket import Forecast
 from search.config import SearchConfig
+from search.forecast import PREDICTOR_FILE, TABLE_FILE, check_predictor, forecaster
 from search.study import TrainingStudy
 
 FORMAT = 1
+PREDICTOR = "predictor"
 _PACKAGES = ("lps-search", "torch", "kornia", "numpy", "onnx", "onnxruntime", "onnxscript", "optuna", "pandas", "torchmetrics")
 
 
@@ -81,6 +85,7 @@ class Run:
             header = _header(path, config, class_names)
             if _check_environment(path, environment, remeasure=remeasure):
                 write_json(path / "environment.json", {"latency": asdict(environment), **provenance()})
+            _copy_predictor(path, config)
             values = {"format": FORMAT, "study": header.study, "class_names": list(class_names), "config": config.to_dict()}
             write_json(path / "config.json", values)
             return cls(path, header, environment, heal=True, lock=lock)
@@ -114,6 +119,12 @@ class Run:
             self._lock.close()
             self._lock = None
 
+    def forecast(self) -> Forecast | None:
+        """What the run's copy of a predictor expects of a network's latency; None for a run without one."""
+        if not self.config.predictor:
+            return None
+        return forecaster(self.path / PREDICTOR, len(self.class_names), self.config.size)
+
     @property
     def checkpoints(self) -> Path:
         """Folder of the trained weights."""
@@ -122,6 +133,22 @@ class Run:
     def weights_path(self, architecture: Architecture) -> Path:
         """Where the trained weights of a network lie."""
         return self.checkpoints / f"{architecture}.safetensors"
+
+
+def _copy_predictor(path: Path, config: SearchConfig) -> None:
+    """Give a new run its own copy of the predictor, so that it resumes the same wherever that one goes."""
+    if not config.predictor or (path / PREDICTOR).is_dir():
+        return
+    source, partial = Path(config.predictor), path / f".{PREDICTOR}"
+    check_predictor(source, config)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name in (TABLE_FILE, PREDICTOR_FILE):
+            shutil.copy(source / name, partial / name)
+        partial.rename(path / PREDICTOR)
+    except OSError as error:
+        raise RunError(f"run folder {path} cannot be written: {error}; name another one with --out") from error
 
 
 def read_header(path: Path) -> Header:

@@ -81,7 +81,7 @@ def advance(
 def _advance(run: Run, answerer: _Answerer, observer: Observer, on_step: Callable[[Progress], None]) -> Progress:
     progress = Progress()
     config = run.config
-    search = expand(config.start_architecture, steps=config.steps, bounds=config.bounds)
+    search = expand(config.start_architecture, steps=config.steps, bounds=config.bounds, forecast=run.forecast())
     answers: Answers | None = None
     observer.work("steps", 0, config.steps + 1)
     try:
@@ -113,6 +113,15 @@ def _no_limit() -> None:
     return None
 
 
+@dataclass
+class _Cost:
+    """What the latencies of a step took: how many were asked for, how many of these measured, and the seconds."""
+
+    asked: int = 0
+    measured: int = 0
+    seconds: float = 0.0
+
+
 class _Answerer:
     """Answers requests from the run's stores, then from the executor, if there is one."""
 
@@ -124,11 +133,13 @@ class _Answerer:
         self._num_classes = len(run.class_names)
         self._trials: dict[Architecture, str] = {}
         self._chain: set[Architecture] = set()
+        self._cost = _Cost()
 
     def latencies(self, request: Measure) -> dict[Architecture, float | Failure]:
         """An answer to `Measure`."""
         answers: dict[Architecture, float | Failure] = {}
         total = len(request.architectures)
+        self._cost.asked += total
         for number, architecture in enumerate(request.architectures):
             self._observer.work("latencies", number, total, f"step {request.step}: {architecture}")
             found = self._latency(architecture, self._run.config.boundary)
@@ -152,7 +163,13 @@ class _Answerer:
         return answers
 
     def settle(self, step: Step) -> None:
-        """After a decision: the chosen network's latency to the labels."""
+        """After a decision: what its latencies took, and the chosen network's latency to the labels."""
+        cost, self._cost = self._cost, _Cost()
+        if cost.measured:
+            spared = sum(text.count(",") + 1 for text in step.excluded.values())
+            known = cost.asked - cost.measured
+            told = f"step {step.number}: {cost.measured} latencies measured in {cost.seconds:.0f} s, {known} known already"
+            self._observer.note(told + (f", {spared} spared by the predictor" if spared else ""))
         self._chain.add(step.chosen.architecture)
         if self._executor is not None:
             self._latency(step.chosen.architecture, LABELS)
@@ -175,11 +192,15 @@ class _Answerer:
         if self._executor is None:
             raise NotYet
         self._check_time()
+        start = time.perf_counter()
         try:
             measurement = self._executor.measure(architecture, boundary)
         except MeasurementFailed as failure:
             store.add_failure(name, at, self._run.environment, "", str(failure))
             return str(failure)
+        finally:
+            self._cost.measured += 1
+            self._cost.seconds += time.perf_counter() - start
         store.add(measurement)
         return measurement
 

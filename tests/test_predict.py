@@ -17,7 +17,8 @@ from latency.store import Store, default_store_path
 from lpsnet.architecture import NAMED, Architecture
 from lpsnet.complexity import complexity
 from lpsnet.errors import UserError
-from search.latency_space import layers_of_architecture, load_predictor, random_architectures, table_convs
+from search.forecast import layers_of_architecture, load_predictor
+from search.latency_space import random_architectures, table_convs
 from search.space import OPERATIONS, expansion
 
 SIZE = (96, 128)

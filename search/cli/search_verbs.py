@@ -53,6 +53,7 @@ def expand(
     max_depth: Annotated[int, typer.Option(help="Most blocks of a stage.")] = 64,
     max_paths: Annotated[int, typer.Option(help="Most paths.")] = 3,
     storage: Annotated[str, typer.Option(help="Database URL of the studies. Default: a journal file in the run.")] = "",
+    predictor: Annotated[Path | None, typer.Option(help="Folder of latency-predictor; only what it leaves in doubt is measured.")] = None,
     store: StorePath = None,
     max_hours: MaxHours = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured and trained, and for how long.")] = False,
@@ -83,6 +84,7 @@ def expand(
         bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
         seed=seed,
         storage=storage,
+        predictor=str(predictor.resolve()) if predictor else "",
     )
     if dry_run:
         _dry_run(config, store, as_json)
@@ -196,6 +198,8 @@ def print_step(step: Step) -> None:
     print_table(title, columns, rows, marked=step.trials.index(step.chosen_trial))
     for name, reason in step.skipped.items():
         print(f"{name}: {reason}")
+    for name, text in step.excluded.items():
+        print(f"{name}: {text} excluded by the predictor, not measured")
     for warning in step.warnings:
         print(f"note: {warning}")
 

@@ -130,7 +130,8 @@ def predict_latency(
     from dataclasses import asdict
 
     from lpsnet.architecture import Architecture
-    from search.latency_space import CLASSES, PREDICTOR_FILE, layers_of_architecture, load_predictor
+    from search.forecast import PREDICTOR_FILE, layers_of_architecture, load_predictor
+    from search.latency_space import CLASSES
 
     parsed, predictor = Architecture.parse(architecture), load_predictor(table)
     height, width = json.loads((table / PREDICTOR_FILE).read_text())["input_size"]

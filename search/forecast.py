@@ -1,0 +1,74 @@
+"""Where a network's latency is expected, from the predictor of a device: what lets a search spare measurements."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from latency.layers import Layers, layers_of, read_table
+from latency.measure import at_boundary
+from latency.predict import Predictor
+from lpsnet.architecture import Architecture
+from lpsnet.errors import UserError
+from lpsnet.network import LPSNet
+from search.bracket import Forecast
+from search.config import SearchConfig
+
+TABLE_FILE, PREDICTOR_FILE = "layers.csv", "predictor.json"
+
+
+def layers_of_architecture(architecture: Architecture, classes: int, size: tuple[int, int], boundary: str = "scores") -> Layers:
+    """The layers of a deployed network up to a boundary."""
+    with torch.device("meta"):
+        network = LPSNet(architecture, classes, deployed=True).eval()
+    return layers_of(at_boundary(network, boundary), size)
+
+
+def load_predictor(folder: Path) -> Predictor:
+    """The predictor that `lps-search latency-predictor` left in a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    for name in (TABLE_FILE, PREDICTOR_FILE):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no predictor: {name} is missing; make one with lps-search latency-predictor --out {folder}")
+    try:
+        return Predictor.load(folder / PREDICTOR_FILE, read_table(folder / TABLE_FILE))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def check_predictor(folder: Path, config: SearchConfig) -> None:
+    """Refuse a predictor that was made for other conditions than the search's.
+
+    Raises:
+        UserError: no predictor, or one for another input size, backend, device, number of threads or boundary.
+    """
+    load_predictor(folder)
+    made = json.loads((folder / PREDICTOR_FILE).read_text())
+    wanted = {
+        "input_size": list(config.size),
+        "backend": config.backend,
+        "device": config.device,
+        "threads": config.threads,
+        "boundary": config.boundary,
+    }
+    different = [f"{name}: {made.get(name)!r}, not {value!r}" for name, value in wanted.items() if made.get(name) != value]
+    if different:
+        raise UserError(f"the predictor in {folder} was made for other conditions ({'; '.join(different)}); make one for these")
+
+
+def forecaster(folder: Path, classes: int, size: tuple[int, int]) -> Forecast:
+    """A forecast from the predictor in a folder; each network is predicted once."""
+    predictor = load_predictor(folder)
+
+    @cache
+    def forecast(architecture: Architecture) -> tuple[float, float]:
+        found = predictor.predict(layers_of_architecture(architecture, classes, size))
+        return found.low_ms, found.high_ms
+
+    return forecast

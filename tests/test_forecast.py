@@ -1,0 +1,92 @@
+"""A search with a latency predictor: the run keeps a copy, resumes with it, and refuses one made for other conditions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from latency.layers import LayerRow, write_table
+from latency.predict import fit
+from lpsnet import NAMED, Architecture, UserError
+from search.cli import run
+from search.config import SearchConfig
+from search.forecast import check_predictor, forecaster, layers_of_architecture
+from search.latency_space import random_architectures, table_convs
+from search.run import Run
+from search.runner import replay
+from tests.tiny import TINY_OPTIONS, few_frames, fill_store, made_latency, tiny_config
+
+SIZE = (32, 64)
+
+
+def make_predictor(folder: Path, **conditions: object) -> Path:
+    """A predictor of `made_latency`, as well as sums over layers can tell it, for the conditions of the tiny search."""
+    rows = [LayerRow(conv, 0.01 + conv.macs * 1e-7, True) for conv in table_convs(SIZE)]
+    networks = random_architectures(20, 0, SIZE, max_macs=1e7, exclude=set())
+    layers = [layers_of_architecture(network, 19, SIZE) for network in networks]
+    write_table(folder / "layers.csv", rows)
+    made = {"input_size": SIZE, "backend": "ort", "device": "cpu", "threads": 1, "boundary": "scores", **conditions}
+    fit(rows, layers, [made_latency(network) for network in networks]).save(folder / "predictor.json", **made)
+    return folder
+
+
+def test_a_forecast_is_an_interval_around_the_prediction(tmp_path: Path) -> None:
+    forecast = forecaster(make_predictor(tmp_path / "device"), 11, SIZE)
+    for network in (NAMED["N0"], Architecture.parse("B1-1-1-4-4_C8-16-32-64-64_R6")):
+        low, high = forecast(network)
+        assert 0 < low <= high
+        assert forecast(network) == (low, high)
+
+
+def test_a_run_keeps_its_own_predictor_measures_less_and_resumes_without_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few_frames()
+    fill_store(tmp_path / "machine-store.sqlite", tiny_config())
+    device = make_predictor(tmp_path / "device")
+    plain, spared = tmp_path / "plain", tmp_path / "spared"
+    assert run(["expand", "--steps", "1", *TINY_OPTIONS.split(), "--out", str(plain)]) == 0
+    options = [*TINY_OPTIONS.split(), "--predictor", str(device), "--out", str(spared)]
+    assert run(["expand", "--steps", "1", *options]) == 0
+    shutil.rmtree(device)
+    assert run(["resume", str(spared), "--steps", "2"]) == 0
+    capsys.readouterr()
+    with Run.read(plain) as one, Run.read(spared) as other:
+        assert len(other.store.all()) > 0
+        (step,) = [step for step in replay(other).steps if step.number == 1]
+        (whole,) = [step for step in replay(one).steps if step.number == 1]
+        scores = [found for found in one.store.all() if found.conditions.boundary == "scores"]
+        assert set(step.excluded) or len({found.subject for found in scores}) <= len(step.trials) + 1
+        assert all(trial.candidate.latency_ms == made_latency(trial.candidate.architecture) for trial in step.trials)
+        assert len(whole.trials) >= len(step.trials) > 0
+    assert {path.name for path in (spared / "predictor").iterdir()} == {"layers.csv", "predictor.json"}
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"input_size": (64, 64)}, r"input_size: \[64, 64\], not \[32, 64\]"),
+        ({"backend": "torch"}, "backend: 'torch', not 'ort'"),
+        ({"threads": 2}, "threads: 2, not 1"),
+        ({"boundary": "labels"}, "boundary: 'labels', not 'scores'"),
+    ],
+)
+def test_a_predictor_for_other_conditions_is_refused(made: dict[str, object], message: str, tmp_path: Path) -> None:
+    folder = make_predictor(tmp_path / "device", **made)
+    with pytest.raises(UserError, match=f"was made for other conditions .*{message}"):
+        check_predictor(folder, tiny_config())
+
+
+def test_a_folder_without_a_predictor_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few_frames()
+    assert run(["expand", *TINY_OPTIONS.split(), "--predictor", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+    assert "layers.csv is missing; make one with lps-search latency-predictor" in capsys.readouterr().err
+
+
+def test_the_configuration_of_an_older_run_has_no_predictor() -> None:
+    values = tiny_config().to_dict()
+    del values["predictor"]
+    assert SearchConfig.from_dict(json.loads(json.dumps(values))) == tiny_config()
