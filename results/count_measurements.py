@@ -1,9 +1,10 @@
 """Distinct latencies a 14-step search measures, counted on one made latency function: `python results/count_measurements.py`.
 
 Compares the authors' procedure (one unit of every operation, then each operation from k = 1 upwards until the target is passed,
-every network measured when it is met), Algorithm 1 here, and Algorithm 1 here with a forecast whose 95 % interval is as wide as
-the predictor's (`results/latency`). Nothing is timed: the function is arithmetic, so the figures are the same everywhere.
-Prints one JSON line; exits 1 where the forecast measures more than half of the authors' distinct networks, or repeats one.
+every network measured when it is met), Algorithm 1 here, and Algorithm 1 here with a forecast whose interval is that of the
+predictor in `results/latency/xeon-2-cores`. Nothing is timed: the function is arithmetic, so the figures are the same everywhere.
+Writes `results/latency/measurements.json` and prints it; exits 1 where the forecast measures more than half of the authors'
+distinct networks, repeats one, or changes the chain.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from pathlib import Path
 
 from lpsnet.architecture import NAMED, Architecture
 from search.bracket import Forecast
@@ -19,8 +21,7 @@ from search.space import OPERATIONS, Bounds, expansion
 
 STEPS = 14
 BOUNDS = Bounds()
-INTERVAL = 0.12
-"""Half the width of the forecast's interval."""
+LATENCY = Path(__file__).parent / "latency"
 
 
 def latency_ms(network: Architecture) -> float:
@@ -81,17 +82,24 @@ def authors(chain: list[Architecture]) -> list[Architecture]:
     return measured
 
 
-def forecast(network: Architecture) -> tuple[float, float]:
-    """An interval that holds the latency, off its middle by chance."""
-    middle = latency_ms(network) * random.Random(f"forecast {network}").uniform(1 - 0.8 * INTERVAL, 1 + 0.8 * INTERVAL)
-    return middle * (1 - INTERVAL), middle * (1 + INTERVAL) / (1 - INTERVAL) ** 0.2
+def forecaster(low: float, high: float) -> Forecast:
+    """Intervals from `low` to `high` times a prediction that is off by chance, but never so far that they miss the latency."""
+
+    def forecast(network: Architecture) -> tuple[float, float]:
+        predicted = latency_ms(network) / random.Random(f"forecast {network}").uniform(low, high)
+        return predicted * low, predicted * high
+
+    return forecast
 
 
 if __name__ == "__main__":
+    predictor = json.loads((LATENCY / "xeon-2-cores" / "predictor.json").read_text())
+    interval = predictor["ratio_low"], predictor["ratio_high"]
     chain, plain = ours(None)
-    forecast_chain, spared = ours(forecast)
+    forecast_chain, spared = ours(forecaster(*interval))
     theirs = authors(chain)
     found = {
+        "interval": [round(end, 4) for end in interval],
         "authors_calls": len(theirs),
         "authors_distinct": len(set(theirs)),
         "ours_distinct": len(set(plain)),
@@ -100,5 +108,6 @@ if __name__ == "__main__":
         "ratio": round(len(set(spared)) / len(set(theirs)), 3),
         "same_chain": chain == forecast_chain,
     }
+    (LATENCY / "measurements.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found))
     sys.exit(found["ratio"] > 0.5 or found["repeats"] > 0 or not found["same_chain"])
