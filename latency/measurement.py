@@ -243,6 +243,7 @@ class Measurement:
             "latency_ms": self.latency_ms,
             "min_ms": min(self.samples_ms),
             "p90_ms": self.percentile_ms(90),
+            "p95_ms": self.percentile_ms(95),
             "p99_ms": self.percentile_ms(99),
             "mean_ms": statistics.mean(self.samples_ms),
             "coefficient_of_variation": self.coefficient_of_variation,

@@ -164,3 +164,25 @@ NAMED: MappingProxyType[str, Architecture] = MappingProxyType(
 """The named architectures: the start of the paper's search and steps 7, 8 and 10 of its Table 4."""
 
 _NAMES_FOLDED = MappingProxyType({name.casefold(): architecture for name, architecture in NAMED.items()})
+
+_DEEP, _DEEPER = (1, 1, 1, 8, 8), (1, 3, 3, 10, 10)
+_S = (8, 24, 48, 96, 96)
+
+TABLE_4: tuple[Architecture, ...] = (
+    NAMED["N0"],
+    Architecture(_DEEP, (4, 8, 16, 32, 32), (4,)),
+    Architecture(_DEEP, (4, 16, 32, 64, 64), (4,)),
+    Architecture(_DEEP, _S, (4,)),
+    Architecture(_DEEP, _S, (5,)),
+    Architecture(_DEEPER, _S, (5,)),
+    Architecture(_DEEPER, _S, (5, 2)),
+    NAMED["LPS-Net-S"],
+    NAMED["LPS-Net-M"],
+    Architecture(_DEEPER, (8, 24, 64, 128, 128), (8, 2)),
+    NAMED["LPS-Net-L"],
+    Architecture(_DEEPER, (8, 24, 64, 160, 160), (9, 2)),
+    Architecture(_DEEPER, (8, 24, 64, 160, 160), (11, 2)),
+    Architecture(_DEEPER, (8, 32, 80, 192, 192), (11, 2)),
+    Architecture(_DEEPER, (8, 32, 96, 224, 224), (11, 2)),
+)
+"""The chain of the paper's Table 4, by step."""

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from lpsnet.architecture import Architecture
+from lpsnet.architecture import TABLE_4, Architecture
 from lpsnet.checkpoint import save
 from lpsnet.network import LPSNet
 from search import latency_space
@@ -43,6 +43,19 @@ def test_several_networks_are_measured_one_after_the_other(capsys: pytest.Captur
         "B1-1-1-1-1_C4-8-16-32-32_R4",
         "B1-1-1-2-2_C4-8-16-32-32_R4",
     ]
+
+
+def test_the_chain_of_table_4_is_that_of_the_paper() -> None:
+    rows = csv.DictReader((Path(__file__).parent / "data" / "table4.csv").read_text().splitlines())
+    assert [str(architecture) for architecture in TABLE_4] == [row["network"] for row in rows]
+
+
+def test_a_table_of_networks_is_written_as_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "networks.csv"
+    assert run(["measure", "table-4", "N0", "--boundary", "scores", "--input", "16x32", *QUICK, "--out", str(out)]) == 0
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [row["subject"].split()[0] for row in rows] == [str(architecture) for architecture in TABLE_4]
+    assert all(float(row["min_ms"]) <= float(row["latency_ms"]) <= float(row["p95_ms"]) <= float(row["p99_ms"]) for row in rows)
 
 
 def test_a_cpu_is_measured_in_fp32_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.console import Live, parse_size, print_table
+from search.cli.console import Live, parse_size, print_table, write_rows
 
 if TYPE_CHECKING:
     from latency.measurement import Conditions
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def measure(
-    architectures: Annotated[list[str], typer.Argument(help="Names (LPS-Net-S, N0) or texts (B1-3-3-10-10_C8-24-48-96-96_R6-2).")],
+    architectures: Annotated[list[str], typer.Argument(help="Names (LPS-Net-S), texts (B1-3-3-10-10_C8-24-48-96-96_R6-2), or table-4.")],
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "1024x2048",
     classes: Annotated[int, typer.Option(help="Number of classes.", min=1)] = 19,
     boundary: Annotated[str, typer.Option(help="scores, logits, labels, or all.")] = "all",
@@ -42,6 +42,7 @@ def measure(
     threads: Threads = 0,
     seconds: Seconds = 1.0,
     interleaved: Annotated[bool, typer.Option("--interleave", help="Run two networks in turns: is one faster?")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write a row a network and boundary to this CSV file.")] = None,
     turns: Annotated[int, typer.Option(help="Turns of --interleave.", min=6)] = 40,
     store: StorePath = None,
     as_json: AsJson = False,
@@ -49,9 +50,10 @@ def measure(
     """Measure the latency of networks on this device, at one or all boundaries; or compare two in turns."""
     from latency.measurement import BOUNDARIES
     from latency.store import Store, default_store_path
-    from lpsnet.architecture import Architecture
+    from lpsnet.architecture import TABLE_4, Architecture
 
-    parsed, shape = [Architecture.parse(text) for text in architectures], parse_size(size)
+    chosen = [TABLE_4 if text == "table-4" else (Architecture.parse(text),) for text in architectures]
+    parsed, shape = list(dict.fromkeys(network for networks in chosen for network in networks)), parse_size(size)
     if boundary != "all" and boundary not in BOUNDARIES:
         raise UserError(f"unknown boundary {boundary!r}; there are: {', '.join(BOUNDARIES)}, all")
     ends = BOUNDARIES if boundary == "all" else (boundary,)
@@ -60,12 +62,15 @@ def measure(
         compare_in_turns(parsed, classes, turns, conditions, as_json)
         return
     opened = Store(store or default_store_path())
-    found = {str(one): _summaries(one, classes, ends, conditions, opened) for one in parsed}
+    summaries: list[dict[str, Any]] = []
+    for one in parsed:
+        summaries += (mine := _summaries(one, classes, ends, conditions, opened))
+        if not as_json:
+            _print_measurements(str(one), mine)
+        if out is not None:  # after each network, so that a killed call leaves what it has
+            write_rows(out, [{name: value for name, value in row.items() if name != "reasons"} for row in summaries])
     if as_json:
-        print(json.dumps([summary for summaries in found.values() for summary in summaries]))
-        return
-    for name, summaries in found.items():
-        _print_measurements(name, summaries)
+        print(json.dumps(summaries))
 
 
 def _summaries(
