@@ -92,7 +92,7 @@ def latency_predictor(
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "360x480",
     fitted: Annotated[int, typer.Option("--fit", help="Networks the predictor is fitted to.", min=12)] = 40,
     tested: Annotated[int, typer.Option("--test", help="Unseen networks it is tested on, drawn after the fit.", min=3)] = 100,
-    max_macs: Annotated[float, typer.Option(help="Largest network, in G MACs.", min=0.01)] = 1.5,
+    max_macs: Annotated[float, typer.Option(help="Largest network, in G MACs.", min=0.001)] = 1.5,
     seed: Annotated[int, typer.Option(help="Of the networks.")] = 0,
     backend: Backend = "ort",
     device: Device = "cpu",
