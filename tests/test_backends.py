@@ -8,6 +8,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latency import measure
-from latency.backends import BACKENDS, usable_backend
+from latency import backends, measure
+from latency.backends import BACKENDS, ENTRY_POINTS, backend_names, usable_backend
 from latency.environment import available_cores, environment
 from latency.export import OPSET
 from latency.measurement import DEVICES, Conditions, TimingPlan
@@ -184,6 +185,29 @@ class TestChoosingABackend:
             BackendError, match=r"backend 'ort' cannot be used on cuda: .*CUDAExecutionProvider; pip install onnxruntime-gpu"
         ):
             usable_backend("ort", "cuda")
+
+    def test_another_package_adds_a_backend_by_entry_point(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Other:
+            name = "other"
+
+            def unavailable(self, device: str) -> str | None:
+                return None if device == "cpu" else "it has no GPU"
+
+        def broken() -> Backend:
+            raise RuntimeError("its library is missing")
+
+        found = EntryPoints(EntryPoint(name, f"other:{name}", ENTRY_POINTS) for name in ("other", "broken", "ort"))
+        monkeypatch.setattr(backends, "entry_points", lambda **chosen: found.select(**chosen))
+        monkeypatch.setattr(EntryPoint, "load", lambda self: {"other": Other, "broken": broken}[self.name])
+        assert backend_names() == (*BACKENDS, "broken", "other")
+        assert isinstance(usable_backend("other", "cpu"), Other)
+        assert usable_backend("ort", "cpu").name == "ort"  # what is built in is not replaced
+        with pytest.raises(BackendError, match="cannot be used on cuda: it has no GPU"):
+            usable_backend("other", "cuda")
+        with pytest.raises(BackendError, match=r"'broken' of other:broken cannot be loaded: RuntimeError: its library is missing"):
+            usable_backend("broken", "cpu")
+        with pytest.raises(BackendError, match="there are: ort, torch, tensorrt, tensorrt-rtx, broken, other"):
+            usable_backend("none", "cpu")
 
     def test_the_table_of_backends_is_read_only(self) -> None:
         with pytest.raises(TypeError):
