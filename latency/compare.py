@@ -5,7 +5,6 @@ Two networks are run in turns, A B A B, so that drifting clocks and other work m
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from latency.protocols import Session
+
+MIN_TURNS = 6
+"""The fewest pairs whose smallest and largest ratio bound the median with 95 % confidence."""
 
 BURST = 3
 """Runs in a row of one network in a turn; their median is the turn's sample, and the run before them is not counted."""
@@ -106,23 +108,11 @@ def interleave(
 
 def compared(first_ms: list[float], second_ms: list[float]) -> Comparison:
     """A comparison of paired samples; the interval is that of the sign test, which asks nothing of their distribution."""
+    from scipy.stats import binom
+
     ratios = sorted(b / a for a, b in zip(first_ms, second_ms, strict=True))
-    outside = _ranks_outside(len(ratios))
+    outside = int(binom.ppf(0.025, len(ratios), 0.5)) - 1
     return Comparison(first_ms=tuple(first_ms), second_ms=tuple(second_ms), low=ratios[outside], high=ratios[-1 - outside])
-
-
-def _ranks_outside(count: int) -> int:
-    """How many of `count` sorted samples may be left out at each end of a 95 % interval of their median."""
-    tail, rank = 0.0, 0
-    while True:
-        tail += math.comb(count, rank) / 2**count
-        if tail > 0.025:
-            return rank - 1
-        rank += 1
-
-
-MIN_TURNS = 6
-assert _ranks_outside(MIN_TURNS) == 0 and _ranks_outside(MIN_TURNS - 1) < 0
 
 
 def _burst(session: Session) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from latency.measurement import Conditions
 from latency.protocols import MeasurementFailed
 
 OPSET = 20
@@ -65,6 +66,12 @@ def to_onnx(
         raise MeasurementFailed(f"ONNX export failed: {type(error).__name__}: {_first_line(error)}") from error
     assert program is not None
     return bytes(program.model_proto.SerializeToString())
+
+
+def graph_for(module: nn.Module, conditions: Conditions) -> bytes:
+    """The ONNX model that is timed under these conditions; the module is turned to half precision where they say so."""
+    half = conditions.precision == "fp16"
+    return to_onnx(module.half() if half else module, conditions.shape, dtype=torch.float16 if half else torch.float32)
 
 
 def check_agreement(found: np.ndarray, expected: np.ndarray, precision: str = "fp32") -> float:

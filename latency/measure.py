@@ -76,8 +76,6 @@ def measure(
     )
     if store is None:
         return _measure(runtime, module, conditions, subject)
-    if not subject:
-        raise ValueError("a measurement that is kept in a store needs a subject")
     return _looked_up(runtime, module, conditions, subject, store)
 
 
@@ -86,6 +84,8 @@ def _looked_up(backend: Backend, module: nn.Module, conditions: Conditions, subj
 
     A failure is held, too, unless memory ran out: that says as much about the moment as about the network.
     """
+    if not subject:
+        raise ValueError("a measurement that is kept in a store needs a subject")
     here = environment(backend, conditions.device)
     known = store.find(subject, conditions, here)
     if known is None:

@@ -73,8 +73,8 @@ class RepConv(nn.Module):
     def scale_branches(self, gain: float) -> None:
         """Start the 3x3 and 1x1 branches at `gain` times their usual strength beside an identity branch.
 
-        A deep path otherwise starts with a signal its identity branches hardly carry, and learns slower than a shallow
-        one. `network.Path` passes one over the root of the number of such blocks, as is usual for residual branches.
+        `network.Path` passes one over the root of the number of such blocks, as is usual for residual branches: the deeper
+        a path, the more of its signal is carried by the identity at first.
         """
         if self.identity_norm is not None:
             for norm in (self.norm, self.point_norm):

@@ -194,127 +194,118 @@ def _candidates(
     number: int, parent: Member, latencies: dict[Architecture, float | Failure], bounds: Bounds, forecast: Forecast | None
 ) -> Generator[Request, Answers | None, tuple[float, tuple[Candidate, ...], dict[str, str], dict[str, str]]]:
     """Eq. 3 and 4: the target, and for every operation the network nearest to it."""
-    skipped: dict[str, str] = {}
-    excluded: dict[str, str] = {}
-    ladders = {operation: [expansion(parent.architecture, operation, 1)] for operation in OPERATIONS}
-    for operation in [operation for operation, (first,) in ladders.items() if not bounds.allow(first)]:
-        skipped[operation.name] = "beyond the bounds at k = 1"
-        del ladders[operation]
-    units = [ladder[0] for ladder in ladders.values()]
+    round_ = _Round(number, parent.architecture, latencies, bounds)
+    units = [ladder[0] for ladder in round_.ladders.values()]
     if forecast is None:
         yield from _measure(number, units, latencies)
     else:
-        while unit := next_for_target(units, _measured(latencies), _failed(latencies), forecast):
+        while unit := next_for_target(units, round_.measured(), round_.failed(), forecast):
             yield from _measure(number, (unit,), latencies)
-    for operation in [operation for operation, (first,) in ladders.items() if isinstance(latencies.get(first), Failure)]:
-        skipped[operation.name] = f"k = 1 could not be measured: {_reason(latencies[ladders[operation][0]])}"
-        del ladders[operation]
-    known = [latency for unit in units if not isinstance(latency := latencies.get(unit, Failure("")), Failure)]
+    skipped = round_.skipped
+    for operation in [operation for operation, (first,) in round_.ladders.items() if first in round_.failed()]:
+        skipped[operation.name] = f"k = 1 could not be measured: {round_.reason(operation, 1)}"
+        del round_.ladders[operation]
+    known = [round_.measured()[unit] for unit in units if unit in round_.measured()]
     if not known:
         raise SearchStopped(f"step {number}: no expansion of {parent.architecture} could be measured ({_reasons(skipped)})")
     target = max(known)
+    excluded: dict[str, str] = {}
     if forecast is None:
-        yield from _climb(number, parent.architecture, ladders, target, latencies, bounds, skipped)
+        yield from _climb(round_, target)
     else:
-        yield from _bracket(number, parent.architecture, ladders, target, latencies, bounds, skipped, excluded, forecast)
-    return target, _nearest(ladders, target, latencies), skipped, excluded
+        yield from _bracket(round_, target, forecast)
+        excluded = round_.unmeasured()
+    return target, _nearest(round_.ladders, target, latencies), skipped, excluded
 
 
-def _measured(latencies: Mapping[Architecture, float | Failure]) -> dict[Architecture, float]:
-    return {architecture: latency for architecture, latency in latencies.items() if not isinstance(latency, Failure)}
+class _Round:
+    """A step's search for its candidates: of each operation the networks for k = 1, 2, ..., and why some are left out."""
+
+    def __init__(self, number: int, parent: Architecture, latencies: dict[Architecture, float | Failure], bounds: Bounds) -> None:
+        self.number = number
+        self.latencies = latencies
+        self.ladders: dict[Operation, list[Architecture]] = {operation: [] for operation in OPERATIONS}
+        self.skipped: dict[str, str] = {}
+        self._parent = parent
+        self._bounds = bounds
+        for operation in OPERATIONS:
+            if not self.extend(operation):
+                self.skipped[operation.name] = "beyond the bounds at k = 1"
+                del self.ladders[operation]
+
+    def extend(self, operation: Operation) -> bool:
+        """Add the next k of an operation; False where the bounds forbid it."""
+        after = expansion(self._parent, operation, len(self.ladders[operation]) + 1)
+        allowed = self._bounds.allow(after)
+        if allowed:
+            self.ladders[operation].append(after)
+        return allowed
+
+    def cut(self, operation: Operation, k: int) -> None:
+        """Leave out a k that could not be measured, and what lies beyond."""
+        self.skipped[operation.name] = f"from k = {k} on, which could not be measured: {self.reason(operation, k)}"
+        del self.ladders[operation][k - 1 :]
+
+    def reason(self, operation: Operation, k: int) -> str:
+        """Why a k could not be measured."""
+        latency = self.latencies[self.ladders[operation][k - 1]]
+        return latency.reason if isinstance(latency, Failure) else ""
+
+    def measured(self) -> dict[Architecture, float]:
+        """The latencies that are known."""
+        return {architecture: latency for architecture, latency in self.latencies.items() if not isinstance(latency, Failure)}
+
+    def failed(self) -> set[Architecture]:
+        """The networks that could not be measured."""
+        return {architecture for architecture, latency in self.latencies.items() if isinstance(latency, Failure)}
+
+    def unmeasured(self) -> dict[str, str]:
+        """Operation by name, and which k of its ladder nobody asked for."""
+        spared = {o.name: [str(k) for k, a in enumerate(ladder, 1) if a not in self.latencies] for o, ladder in self.ladders.items()}
+        return {name: f"k = {', '.join(ks)}" for name, ks in spared.items() if ks}
 
 
-def _failed(latencies: Mapping[Architecture, float | Failure]) -> set[Architecture]:
-    return {architecture for architecture, latency in latencies.items() if isinstance(latency, Failure)}
-
-
-def _reason(latency: float | Failure) -> str:
-    return latency.reason if isinstance(latency, Failure) else ""
-
-
-def _bracket(
-    number: int,
-    parent: Architecture,
-    ladders: dict[Operation, list[Architecture]],
-    target: float,
-    latencies: dict[Architecture, float | Failure],
-    bounds: Bounds,
-    skipped: dict[str, str],
-    excluded: dict[str, str],
-    forecast: Forecast,
-) -> Generator[Request, Answers | None, None]:
+def _bracket(round_: _Round, target: float, expected: Forecast) -> Generator[Request, Answers | None, None]:
     """Measure of each operation, a round at a time, what may come nearest the target; leave the rest to the forecast."""
     while True:
-        wanted: dict[Operation, Architecture] = {}
-        for operation, ladder in list(ladders.items()):
-            failed = next((k for k, network in enumerate(ladder, 1) if isinstance(latencies.get(network), Failure)), None)
-            if failed is not None:
-                skipped[operation.name] = f"from k = {failed} on, which could not be measured: {_reason(latencies[ladder[failed - 1]])}"
-                del ladder[failed - 1 :]
-                if not ladder:
-                    del ladders[operation]
-                    continue
-            elif operation.name not in skipped:
-                _extend(ladder, parent, operation, _measured(latencies), target, bounds, forecast)
-            k = next_k(ladder, _measured(latencies), target, forecast)
-            if k is not None:
-                wanted[operation] = ladder[k - 1]
+        wanted = []
+        measured, failed = round_.measured(), round_.failed()
+        for operation, ladder in list(round_.ladders.items()):
+            broken = next((k for k, network in enumerate(ladder, 1) if network in failed), None)
+            if broken is not None:
+                round_.cut(operation, broken)
+            elif operation.name not in round_.skipped:
+                _extend(round_, operation, measured, target, expected)
+            if not ladder:
+                del round_.ladders[operation]
+            elif (k := next_k(ladder, measured, target, expected)) is not None:
+                wanted.append(ladder[k - 1])
         if not wanted:
-            break
-        yield from _measure(number, wanted.values(), latencies)
-    for operation, ladder in ladders.items():
-        spared = [str(k) for k, network in enumerate(ladder, 1) if network not in latencies]
-        if spared:
-            excluded[operation.name] = f"k = {', '.join(spared)}"
-
-
-def _extend(
-    ladder: list[Architecture],
-    parent: Architecture,
-    operation: Operation,
-    measured: Mapping[Architecture, float],
-    target: float,
-    bounds: Bounds,
-    forecast: Forecast,
-) -> None:
-    """Let a ladder hold every legal k up to `WINDOW` beyond the first that reaches the target, and no more."""
-    while (passed := reached(ladder, measured, target, forecast)) is None or len(ladder) < passed + WINDOW:
-        after = expansion(parent, operation, len(ladder) + 1)
-        if not bounds.allow(after):
             return
-        ladder.append(after)
+        yield from _measure(round_.number, wanted, round_.latencies)
+
+
+def _extend(round_: _Round, operation: Operation, measured: Mapping[Architecture, float], target: float, expected: Forecast) -> None:
+    """Let a ladder hold every legal k up to `WINDOW` beyond the first that reaches the target, and no more."""
+    ladder = round_.ladders[operation]
+    while (passed := reached(ladder, measured, target, expected)) is None or len(ladder) < passed + WINDOW:
+        if not round_.extend(operation):
+            return
     del ladder[passed + WINDOW :]
 
 
-def _climb(
-    number: int,
-    parent: Architecture,
-    ladders: dict[Operation, list[Architecture]],
-    target: float,
-    latencies: dict[Architecture, float | Failure],
-    bounds: Bounds,
-    skipped: dict[str, str],
-) -> Generator[Request, Answers | None, None]:
+def _climb(round_: _Round, target: float) -> Generator[Request, Answers | None, None]:
     """Extend each operation's networks, k = 1, 2, ..., a round of measurements at a time, until no larger k is due."""
+    ladders, latencies = round_.ladders, round_.latencies
     climbing = list(ladders)
     while climbing:
-        still = []
-        for operation in climbing:
-            ladder = ladders[operation]
-            if not _complete([latencies[a] for a in ladder], target):
-                after = expansion(parent, operation, len(ladder) + 1)
-                if bounds.allow(after):
-                    ladder.append(after)
-                    still.append(operation)
-        yield from _measure(number, (ladders[operation][-1] for operation in still), latencies)
-        for operation in list(still):
-            latency = latencies[ladders[operation][-1]]
-            if isinstance(latency, Failure):
-                k = len(ladders[operation])
-                skipped[operation.name] = f"from k = {k} on, which could not be measured: {latency.reason}"
-                ladders[operation].pop()
-                still.remove(operation)
-        climbing = still
+        due = [operation for operation in climbing if not _complete([latencies[a] for a in ladders[operation]], target)]
+        climbing = [operation for operation in due if round_.extend(operation)]
+        yield from _measure(round_.number, (ladders[operation][-1] for operation in climbing), latencies)
+        for operation in list(climbing):
+            if isinstance(latencies[ladders[operation][-1]], Failure):
+                round_.cut(operation, len(ladders[operation]))
+                climbing.remove(operation)
 
 
 def _complete(known: list[float | Failure], target: float) -> bool:

@@ -6,14 +6,11 @@ import json
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from latency.layers import Layers, layers_of, read_table
 from latency.measure import at_boundary
 from latency.predict import Predictor
 from lpsnet.architecture import Architecture
 from lpsnet.errors import UserError
-from lpsnet.network import LPSNet
 from search.bracket import Forecast
 from search.config import SearchConfig
 
@@ -22,6 +19,10 @@ TABLE_FILE, PREDICTOR_FILE = "layers.csv", "predictor.json"
 
 def layers_of_architecture(architecture: Architecture, classes: int, size: tuple[int, int], boundary: str = "scores") -> Layers:
     """The layers of a deployed network up to a boundary."""
+    import torch
+
+    from lpsnet.network import LPSNet
+
     with torch.device("meta"):
         network = LPSNet(architecture, classes, deployed=True).eval()
     return layers_of(at_boundary(network, boundary), size)

@@ -236,6 +236,7 @@ def _header(path: Path, config: SearchConfig, class_names: tuple[str, ...]) -> H
 def _check_parts(path: Path, config: SearchConfig) -> None:
     """Refuse a run that has trained something but lost a part of its record: it would be trained or measured again unasked."""
     parts = [path / "environment.json", path / "latency.sqlite", *([] if config.storage else [path / "study.journal"])]
+    parts += [path / PREDICTOR / name for name in (TABLE_FILE, PREDICTOR_FILE) if config.predictor]
     lost = [part.name for part in parts if not part.is_file()]
     if lost and ((path / "candidates.csv").exists() or any((path / "checkpoints").glob("*.safetensors"))):
         raise RunError(f"run {path} has lost {' and '.join(lost)}: put it back, or start anew with another --out")

@@ -153,7 +153,7 @@ def test_ort_runs_one_operator_at_a_time_with_all_optimisations(monkeypatch: pyt
 
 
 def test_a_graph_that_ort_cannot_load_fails_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latency.backends.ort.to_onnx", lambda module, shape, **how: b"no graph")
+    monkeypatch.setattr("latency.backends.ort.graph_for", lambda module, conditions: b"no graph")
     with (
         pytest.raises(MeasurementFailed, match="ONNX Runtime cannot load the graph: "),
         BACKENDS["ort"]().load(Small(), conditions("ort", "cpu")),

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import torch
 from torch import nn
 
 from latency.environment import package_version
-from latency.export import OPSET, seeded_input, to_onnx
+from latency.export import OPSET, graph_for, seeded_input
 from latency.measurement import Conditions
 from latency.protocols import MeasurementFailed
 
@@ -82,8 +81,7 @@ class OrtBackend:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        half = conditions.precision == "fp16"
-        graph = to_onnx(module.half() if half else module, conditions.shape, dtype=torch.float16 if half else torch.float32)
+        graph = graph_for(module, conditions)
         tf32 = {"use_tf32": int(conditions.precision == "tf32")} if conditions.device == "cuda" else {}
         try:
             session = onnxruntime.InferenceSession(graph, options, providers=[(_PROVIDERS[conditions.device], tf32)])

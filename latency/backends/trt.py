@@ -14,12 +14,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from latency.engine import EngineOptions, Log, build_engine, runtime_module
 from latency.environment import package_version
-from latency.export import OPSET, seeded_input, to_onnx
+from latency.export import OPSET, graph_for, seeded_input
 from latency.measurement import Conditions
 from latency.protocols import BackendError, MeasurementFailed
 
@@ -158,10 +157,7 @@ class TrtBackend:
         """See `Backend.load`."""
         import pycuda.driver as cuda
 
-        half = conditions.precision == "fp16"
-        dtype = torch.float16 if half else torch.float32
-        graph = to_onnx(module.half() if half else module, conditions.shape, dtype=dtype)
-        engine = build_engine(graph, self.name, EngineOptions(precision=conditions.precision))
+        engine = build_engine(graph_for(module, conditions), self.name, EngineOptions(precision=conditions.precision))
         context = cuda.Device(0).retain_primary_context()
         context.push()
         try:

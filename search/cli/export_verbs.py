@@ -47,7 +47,7 @@ def export(
     if engine:
         if dynamic_batch:
             raise UserError("an engine is built for one image; leave out --dynamic-batch or --engine")
-        options = engine_options(precision, capabilities, timing_cache)
+        options = _engine_options(precision, capabilities, timing_cache)
         check_options(flavour, options)
     elif capabilities or timing_cache or precision == "tf32":
         raise UserError("--compute-capability, --timing-cache and --precision tf32 are for engines; add --engine")
@@ -72,7 +72,7 @@ def export(
         print(f"{name}: {_told(description)}")
 
 
-def engine_options(precision: str, capabilities: tuple[str, ...], timing_cache: Path | None) -> EngineOptions:
+def _engine_options(precision: str, capabilities: tuple[str, ...], timing_cache: Path | None) -> EngineOptions:
     """Options of an engine from what the command line says. Raises `UserError`."""
     from latency.engine import EngineOptions
     from lpsnet.errors import UserError

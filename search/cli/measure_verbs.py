@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from latency.store import Store
     from lpsnet.architecture import Architecture
 
-Backend = Annotated[str, typer.Option(help="Runtime: ort (ONNX Runtime) or torch.")]
+Backend = Annotated[str, typer.Option(help="Runtime: ort (ONNX Runtime), torch, tensorrt, tensorrt-rtx.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32, or on a GPU tf32 or fp16.")]
 Threads = Annotated[int, typer.Option(help="CPU threads of the runtime; 0 for all cores.", min=0)]

@@ -35,7 +35,7 @@ def expand(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; an existing one is continued. Default: runs/NAME.")] = None,
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of training and latency. Default: the data set's own.")] = "",
     start: Annotated[str, typer.Option(help="First network: a name or a text.")] = "N0",
-    backend: Annotated[str, typer.Option(help="Runtime of the latency: ort or torch.")] = "ort",
+    backend: Annotated[str, typer.Option(help="Runtime of the latency: ort, torch, tensorrt, tensorrt-rtx.")] = "ort",
     device: Annotated[str, typer.Option(help="Device of the latency: cpu or cuda.")] = "cpu",
     boundary: Annotated[str, typer.Option(help="Where the timed graph ends: scores (as in the paper), logits or labels.")] = "scores",
     threads: Annotated[int, typer.Option(help="CPU threads of runtime and training; 0 for all cores.", min=0)] = 0,
@@ -62,34 +62,36 @@ def expand(
     """Run progressive scaling (Algorithm 1): expand a tiny network step by step into a family."""
     from latency.environment import available_cores
     from latency.measurement import TimingPlan
-    from lpsnet.data import DATASETS, DataSpec
     from search.config import SearchConfig
     from search.space import Bounds
 
-    spec = DataSpec.parse(data)
-    height, width = parse_size(size) if size else DATASETS[spec.name].native_size
+    spec, height, width = _data(data, size)
+    same: dict[str, Any] = {"start": start, "backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
     config = SearchConfig(
-        data=str(spec),
+        data=spec,
         height=height,
         width=width,
         steps=steps,
-        start=start,
-        backend=backend,
-        device=device,
-        boundary=boundary,
         threads=threads or available_cores(),
         training_device=_training_device(training_device),
         plan=TimingPlan(min_s=latency_seconds),
         proxy=_recipe(proxy_iterations, crop, scales, batch_size=batch, learning_rate=learning_rate, jitter=jitter),
         bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
-        seed=seed,
-        storage=storage,
         predictor=str(predictor.resolve()) if predictor else "",
+        **same,
     )
     if dry_run:
         _dry_run(config, store, as_json)
         return
-    _drive(out or Path("runs") / spec.name, config, store, max_hours, as_json, remeasure=False)
+    _drive(out or Path("runs") / spec.partition(":")[0], config, store, max_hours, as_json, remeasure=False)
+
+
+def _data(text: str, size: str) -> tuple[str, int, int]:
+    """The data set's canonical text, and the height and width asked for or its own."""
+    from lpsnet.data import DATASETS, DataSpec
+
+    spec = DataSpec.parse(text)
+    return (str(spec), *(parse_size(size) if size else DATASETS[spec.name].native_size))
 
 
 def _recipe(iterations: int, crop: str, scales: str, **fields: Any) -> TrainRecipe:

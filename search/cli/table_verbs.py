@@ -14,6 +14,7 @@ from search.cli.measure_verbs import AsJson, Backend, Device, Seconds, StorePath
 
 if TYPE_CHECKING:
     from latency.predict import ErrorReport
+    from latency.table import ConvRow
 
 Folder = Annotated[Path, typer.Option("--out", help="Folder of the device's results.")]
 SPEARMAN_TARGET, WITHIN_TARGET = 0.99, 0.90
@@ -69,6 +70,10 @@ def latency_table(
     if as_json:
         print(json.dumps(rows))
         return
+    _print_widths(table, f"{shape[0]}x{shape[1]}, {backend} on {device}")
+
+
+def _print_widths(table: list[ConvRow], where: str) -> None:
     columns = ["width", "convolution", "latency ms", "G MACs", "G MACs/ms", "sweet spot", "verdict"]
     cells = [
         [
@@ -82,7 +87,7 @@ def latency_table(
         ]
         for r in table
     ]
-    print_table(f"3x3 convolutions, stride 1, {shape[0]}x{shape[1]}, {backend} on {device}", columns, cells)
+    print_table(f"3x3 convolutions, stride 1, {where}", columns, cells)
     spots = [r.width for r in table if r.sweet_spot and not r.separable]
     print(f"widths worth using here (no wider one costs the same): {', '.join(map(str, spots))}")
 
