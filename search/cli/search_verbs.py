@@ -60,21 +60,14 @@ def expand(
     as_json: AsJson = False,
 ) -> None:
     """Run progressive scaling (Algorithm 1): expand a tiny network step by step into a family."""
-    from latency.environment import available_cores
-    from latency.measurement import TimingPlan
     from search.config import SearchConfig
     from search.space import Bounds
 
-    spec, height, width = _data(data, size)
     same: dict[str, Any] = {"start": start, "backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
     config = SearchConfig(
-        data=spec,
-        height=height,
-        width=width,
+        **_data(data, size),
+        **_machine(threads, training_device, latency_seconds),
         steps=steps,
-        threads=threads or available_cores(),
-        training_device=_training_device(training_device),
-        plan=TimingPlan(min_s=latency_seconds),
         proxy=_recipe(proxy_iterations, crop, scales, batch_size=batch, learning_rate=learning_rate, jitter=jitter),
         bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
         predictor=str(predictor.resolve()) if predictor else "",
@@ -83,15 +76,25 @@ def expand(
     if dry_run:
         _dry_run(config, store, as_json)
         return
-    _drive(out or Path("runs") / spec.partition(":")[0], config, store, max_hours, as_json, remeasure=False)
+    _drive(out or Path("runs") / config.data.partition(":")[0], config, store, max_hours, as_json, remeasure=False)
 
 
-def _data(text: str, size: str) -> tuple[str, int, int]:
+def _machine(threads: int, training_device: str, latency_seconds: float) -> dict[str, Any]:
+    """What depends on this machine: its cores, where it trains, and how long it samples."""
+    from latency.environment import available_cores
+    from latency.measurement import TimingPlan
+
+    plan = TimingPlan(min_s=latency_seconds)
+    return {"threads": threads or available_cores(), "training_device": _training_device(training_device), "plan": plan}
+
+
+def _data(text: str, size: str) -> dict[str, Any]:
     """The data set's canonical text, and the height and width asked for or its own."""
     from lpsnet.data import DATASETS, DataSpec
 
     spec = DataSpec.parse(text)
-    return (str(spec), *(parse_size(size) if size else DATASETS[spec.name].native_size))
+    height, width = parse_size(size) if size else DATASETS[spec.name].native_size
+    return {"data": str(spec), "height": height, "width": width}
 
 
 def _recipe(iterations: int, crop: str, scales: str, **fields: Any) -> TrainRecipe:
