@@ -6,21 +6,25 @@ Two networks are run in turns, A B A B, so that drifting clocks and other work m
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from latency.backends import usable_backend
+from latency.environment import environment
 from latency.lock import device_lock
 from latency.measure import opened
-from latency.measurement import Conditions
+from latency.measurement import Conditions, Measurement
 from latency.timing import sample, warm_up
 
 if TYPE_CHECKING:
     from torch import nn
 
     from latency.protocols import Session
+    from latency.store import Store
 
 MIN_TURNS = 6
 """The fewest pairs whose smallest and largest ratio bound the median with 95 % confidence."""
@@ -90,20 +94,83 @@ def interleave(
         MeasurementFailed: a network cannot be built or run, or disagrees with torch.
         ValueError: fewer than 6 turns.
     """
+    row = _in_turns(first, second, conditions, ("", ""), turns, on_turn)
+    return comparison(row)
+
+
+def compare(
+    first: nn.Module, second: nn.Module, conditions: Conditions, *, subjects: tuple[str, str], store: Store, reason: str, turns: int = 40
+) -> Measurement:
+    """Run two networks in turns, once: the store's row is returned where it holds one, and a new one is kept.
+
+    Args:
+        first: a network in any form; left untouched.
+        second: another.
+        conditions: of both.
+        subjects: what to call them in the record.
+        store: where the row is looked up and kept.
+        reason: why they are run in turns, for the record.
+        turns: pairs of samples.
+
+    Returns:
+        A row of its own, which no single measurement is answered by; `comparison` reads it.
+
+    Raises:
+        BackendError: an unknown or unusable backend.
+        MeasurementFailed: a network cannot be built or run, or disagrees with torch. Such a failure is not kept.
+    """
+    backend = usable_backend(conditions.backend, conditions.device)
+    known = store.find(in_turns(*subjects), conditions, environment(backend, conditions.device))
+    if not isinstance(known, Measurement):
+        known = _in_turns(first, second, conditions, subjects, turns)
+        known.found["reason"] = reason
+        store.add(known)
+    return known
+
+
+def in_turns(first: str, second: str) -> str:
+    """What a row of two networks in turns is called."""
+    return f"{first} in turns with {second}"
+
+
+def comparison(row: Measurement) -> Comparison:
+    """What a row of two networks in turns says."""
+    return compared(list(row.samples_ms), list(row.found["second_ms"]))
+
+
+def _in_turns(
+    first: nn.Module,
+    second: nn.Module,
+    conditions: Conditions,
+    subjects: tuple[str, str],
+    turns: int,
+    on_turn: Callable[[int, int], None] = lambda done, total: None,
+) -> Measurement:
     if turns < MIN_TURNS:
         raise ValueError(f"turns must be at least {MIN_TURNS}, got {turns}")
     backend = usable_backend(conditions.backend, conditions.device)
     samples: tuple[list[float], list[float]] = ([], [])
     with device_lock(conditions.device, alone=True), ExitStack() as stack:
+        start = time.perf_counter()
         sessions = [stack.enter_context(opened(backend, module, conditions)) for module in (first, second)]
-        for session in sessions:
-            warm_up(session, conditions.plan)
+        load_s = time.perf_counter() - start
+        warmup_runs = sum([warm_up(session, conditions.plan) for session in sessions])
         for turn in range(turns):
             # Whoever goes second in a turn might always gain; so they change places.
             for index in (0, 1) if turn % 2 == 0 else (1, 0):
                 samples[index].append(_burst(sessions[index]))
             on_turn(turn + 1, turns)
-    return compared(*samples)
+        return Measurement(
+            subject=in_turns(*subjects),
+            conditions=conditions,
+            environment=environment(backend, conditions.device),
+            samples_ms=tuple(samples[0]),
+            clock=sessions[0].clock,
+            warmup_runs=warmup_runs,
+            load_s=load_s,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            found={**sessions[0].found, "second_ms": samples[1]},
+        )
 
 
 def compared(first_ms: list[float], second_ms: list[float]) -> Comparison:

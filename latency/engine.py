@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from latency.protocols import BackendError, MeasurementFailed
+from latency.store import default_store_path
 
 FLAVOURS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
@@ -80,6 +81,14 @@ def runtime_module(flavour: str) -> Any:
         except Exception as error:  # a binding without its library fails with anything from OSError to RuntimeError
             reasons.append(f"{name}: {' '.join(str(error).split())}")
     raise BackendError(f"{flavour} is not installed ({'; '.join(reasons)}); {_WAYS[flavour]}")
+
+
+def default_timing_cache(flavour: str, device: str) -> Path | None:
+    """The timing cache that a machine's builds for a device share, beside the latency store; None where there is no such thing."""
+    if flavour == "tensorrt-rtx":
+        return None
+    name = "-".join((flavour, str(runtime_module(flavour).__version__), device.replace(" ", "-").replace("/", "-")))
+    return default_store_path().parent / f"{name}.timing"
 
 
 def check_options(flavour: str, options: EngineOptions) -> None:

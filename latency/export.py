@@ -98,6 +98,11 @@ def check_agreement(found: np.ndarray, expected: np.ndarray, precision: str = "f
     return error
 
 
+def full_precision(output: np.ndarray) -> np.ndarray:
+    """An output as sessions give it: float32 where it was half precision, else as it is."""
+    return output.astype(np.float32) if output.dtype == np.float16 else output
+
+
 def _first_line(error: BaseException) -> str:
     """The first line of the innermost cause, which says what is wrong, without terminal colours."""
     while error.__cause__ is not None:

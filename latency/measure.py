@@ -20,6 +20,7 @@ from latency.measurement import Conditions, Measurement, TimingPlan
 from latency.protocols import Backend, MeasurementFailed, Session, is_out_of_memory
 from latency.state import OtherWork, machine_state
 from latency.timing import sample
+from latency.worker import Worker, WorkerLost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,6 +42,7 @@ def measure(
     plan: TimingPlan | None = None,
     subject: str = "",
     store: Store | None = None,
+    worker: Worker | None = None,
 ) -> Measurement:
     """Latency of a network for one image (1, channels, *size).
 
@@ -57,11 +59,13 @@ def measure(
         plan: warm-up and sampling.
         subject: what to call the network in the record; needed with `store`.
         store: where a measurement under the same conditions is looked up first, and kept otherwise.
+        worker: a process to measure in, with a time limit; by default this one, without.
 
     Raises:
         BackendError: an unknown or unusable backend.
         MeasurementFailed: the network could not be built or run, or its output disagrees with torch. With a store the
-            failure is kept as a row, and met again it is raised again without another try, unless memory ran out.
+            failure is kept as a row, and met again it is raised again without another try, unless memory ran out or
+            the worker was lost.
     """
     runtime = usable_backend(backend, device)
     conditions = Conditions(
@@ -75,14 +79,16 @@ def measure(
         plan=plan or TimingPlan(),
     )
     if store is None:
-        return _measure(runtime, module, conditions, subject)
-    return _looked_up(runtime, module, conditions, subject, store)
+        return _measure(runtime, module, conditions, subject, worker)
+    return _looked_up(runtime, module, conditions, subject, store, worker)
 
 
-def _looked_up(backend: Backend, module: nn.Module, conditions: Conditions, subject: str, store: Store) -> Measurement:
+def _looked_up(
+    backend: Backend, module: nn.Module, conditions: Conditions, subject: str, store: Store, worker: Worker | None
+) -> Measurement:
     """The measurement that the store holds, else a new one that it then holds.
 
-    A failure is held, too, unless memory ran out: that says as much about the moment as about the network.
+    A failure is held, too, unless it says as much about the moment as about the network.
     """
     if not subject:
         raise ValueError("a measurement that is kept in a store needs a subject")
@@ -90,10 +96,10 @@ def _looked_up(backend: Backend, module: nn.Module, conditions: Conditions, subj
     known = store.find(subject, conditions, here)
     if known is None:
         try:
-            known = _measure(backend, module, conditions, subject)
+            known = _measure(backend, module, conditions, subject, worker)
             store.add(known)
         except MeasurementFailed as failure:
-            if is_out_of_memory(failure):
+            if is_out_of_memory(failure) or isinstance(failure, WorkerLost):
                 raise
             known = str(failure)
             store.add_failure(subject, conditions, here, _now(), known)
@@ -102,9 +108,16 @@ def _looked_up(backend: Backend, module: nn.Module, conditions: Conditions, subj
     return known
 
 
-def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subject: str) -> Measurement:
-    with device_lock(conditions.device, alone=True):
-        return _measured(backend, module, conditions, subject)
+def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subject: str, worker: Worker | None) -> Measurement:
+    with device_lock(conditions.device, alone=True):  # held here, so that a wait is no part of a worker's time
+        if worker is None:
+            return _measured(backend, module, conditions, subject)
+        found: Measurement = worker.call(_measured_there, module, conditions, subject)
+        return found
+
+
+def _measured_there(module: nn.Module, conditions: Conditions, subject: str) -> Measurement:
+    return _measured(usable_backend(conditions.backend, conditions.device), module, conditions, subject)
 
 
 def _measured(backend: Backend, module: nn.Module, conditions: Conditions, subject: str) -> Measurement:
@@ -126,7 +139,7 @@ def _measured(backend: Backend, module: nn.Module, conditions: Conditions, subje
             warmup_runs=timing.warmup_runs,
             load_s=load_s,
             created=_now(),
-            found={**session.found, "state": state, "parts_ms": parts()},
+            found={**session.found, "state": state, "parts_ms": parts(), "runs_a_sample": timing.runs_a_sample},
         )
 
 

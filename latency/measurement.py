@@ -250,6 +250,8 @@ class Measurement:
             "spread": self.spread,
             "samples": len(self.samples_ms),
             "clock": self.clock,
+            "caches": "warm",  # every run follows another on the same input
+            **{f"{name}_ms": value for name, value in self.found.get("parts_ms", {}).items()},
             "stable": verdict.stable,
             "reasons": list(verdict.reasons),
             "created": self.created,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +19,21 @@ import numpy as np
 
 from latency.layers import Conv, LayerRow, Layers
 
-FEATURES = ("stride 1", "stride 2", "first layer", "head", "resized elements", "moved elements", "operations", "constant")
-MIN_NETWORKS = 12
+SIZES = {"small": 25_000, "medium": 150_000, "large": math.inf}
+"""Weights of a convolution up to which it is called so: how they fit the caches decides what it costs beside others."""
+
+FEATURES = (
+    *(f"stride {stride}, {size}" for stride in (1, 2) for size in SIZES),
+    "first layer",
+    "head",
+    "resized elements",
+    "moved elements",
+    "operations",
+    "constant",
+)
+MIN_GROUPS = 8
+
+_ENDS = ("ratio_low", "ratio_high", "step_low", "step_high")
 
 
 class LayerLookup:
@@ -79,21 +93,37 @@ class Predictor:
         weights: of `FEATURES`, none negative.
         ratio_low: measured over predicted, 2.5th percentile over the fitted networks, each left out of its own fit.
         ratio_high: likewise the 97.5th.
+        step_low: the 5th percentile of the same, once a prediction is scaled by what its relatives were off.
+        step_high: likewise the 95th.
     """
 
     lookup: LayerLookup
     weights: tuple[float, ...]
     ratio_low: float
     ratio_high: float
+    step_low: float
+    step_high: float
 
     def predict(self, layers: Layers) -> Prediction:
         """Latency of a network with these layers."""
         value = float(features(self.lookup, layers) @ np.array(self.weights))
         return Prediction(value, value * self.ratio_low, value * self.ratio_high)
 
+    def from_relatives(self, predicted: Prediction, ratios: Sequence[float]) -> Prediction:
+        """A prediction, narrowed by networks much like it that were measured: what these were off, it will be off, too.
+
+        Its interval is a 90 % one: what it leaves out wrongly costs a search a k whose latency is nearly as near.
+
+        Args:
+            predicted: of the network.
+            ratios: measured over predicted, of the network it grew from and of others that did; at least one.
+        """
+        value = predicted.latency_ms * statistics.median(ratios)
+        return Prediction(value, value * self.step_low, value * self.step_high)
+
     def save(self, path: Path, **provenance: Any) -> None:
         """Write the weights as JSON; the table is a file of its own."""
-        values = {"features": FEATURES, "weights": self.weights, "ratio_low": self.ratio_low, "ratio_high": self.ratio_high}
+        values = {"features": FEATURES, "weights": self.weights, **{name: getattr(self, name) for name in _ENDS}}
         path.write_text(json.dumps({**values, **provenance}, indent=2) + "\n")
 
     @classmethod
@@ -103,7 +133,7 @@ class Predictor:
             values = json.loads(path.read_text())
             if tuple(values["features"]) != FEATURES:
                 raise ValueError(f"it has the features {values['features']}, this version {list(FEATURES)}")
-            return cls(LayerLookup(rows), tuple(values["weights"]), values["ratio_low"], values["ratio_high"])
+            return cls(LayerLookup(rows), tuple(values["weights"]), **{name: float(values[name]) for name in _ENDS})
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no predictor: {error}") from error
 
@@ -112,30 +142,45 @@ def features(lookup: LayerLookup, layers: Layers) -> np.ndarray:
     """The sums the model weighs, in the order of `FEATURES`."""
     body = [conv for conv in layers.convs if conv.kernel == 3]
     times = lookup.latency_ms(body)
-    groups = {"stride 1": 0.0, "stride 2": 0.0, "first layer": 0.0}
+    groups = dict.fromkeys(FEATURES[: 2 * len(SIZES) + 1], 0.0)
     for conv, value in zip(body, times, strict=True):
-        groups["first layer" if conv.channels_in <= 3 else f"stride {conv.stride}"] += float(value)
+        groups["first layer" if conv.channels_in <= 3 else f"stride {conv.stride}, {_size(conv)}"] += float(value)
     head = sum(conv.macs for conv in layers.convs if conv.kernel == 1) / 1e6
     return np.array([*groups.values(), head, layers.resized / 1e6, layers.moved / 1e6, layers.operations / 100, 1.0])
 
 
-def fit(rows: Sequence[LayerRow], networks: Sequence[Layers], latencies_ms: Sequence[float]) -> Predictor:
+def _size(conv: Conv) -> str:
+    weights = conv.kernel**2 * conv.channels_in * conv.channels_out // conv.groups
+    return next(name for name, most in SIZES.items() if weights <= most)
+
+
+def fit(rows: Sequence[LayerRow], groups: Sequence[Sequence[Layers]], latencies_ms: Sequence[Sequence[float]]) -> Predictor:
     """Fit the weights to measured networks by relative error.
 
+    Args:
+        rows: the layer table.
+        groups: of relatives, a network and expansions of it, at least two each.
+        latencies_ms: of them, in the same order.
+
     Raises:
-        ValueError: fewer than `MIN_NETWORKS` networks, or a table of too few rows.
+        ValueError: fewer than `MIN_GROUPS` groups, a group of one, or a table of too few rows.
     """
-    if len(networks) < MIN_NETWORKS:
-        raise ValueError(f"a fit needs at least {MIN_NETWORKS} measured networks, got {len(networks)}")
+    if len(groups) < MIN_GROUPS:
+        raise ValueError(f"a fit needs at least {MIN_GROUPS} groups of measured networks, got {len(groups)}")
+    if min(map(len, groups)) < 2:
+        raise ValueError("a group needs at least two networks, got one of one")
     lookup = LayerLookup(rows)
-    matrix = np.array([features(lookup, layers) for layers in networks])
-    measured = np.array(latencies_ms)
-    ratios = []
-    for left_out in range(len(measured)):
-        kept = np.arange(len(measured)) != left_out
-        ratios.append(measured[left_out] / float(matrix[left_out] @ _weights(matrix[kept], measured[kept])))
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return Predictor(lookup, tuple(float(w) for w in _weights(matrix, measured)), float(low), float(high))
+    matrix = np.array([features(lookup, layers) for group in groups for layers in group])
+    measured = np.array([latency for group in latencies_ms for latency in group])
+    member = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    single, step = [], []
+    for left_out in range(len(groups)):
+        mine = member == left_out
+        off = measured[mine] / (matrix[mine] @ _weights(matrix[~mine], measured[~mine]))
+        single += list(off)
+        step += [one / np.median(np.delete(off, index)) for index, one in enumerate(off)]
+    ends = [float(end) for ratios, outside in ((single, 2.5), (step, 5)) for end in np.percentile(ratios, [outside, 100 - outside])]
+    return Predictor(lookup, tuple(float(w) for w in _weights(matrix, measured)), *ends)
 
 
 def _weights(matrix: np.ndarray, measured: np.ndarray) -> np.ndarray:

@@ -52,7 +52,8 @@ class Session(Protocol):
     def run_ms(self) -> float:
         """Milliseconds of one synchronised inference on a fixed input that is not zero.
 
-        A session may also offer `parts_ms()`, a table of what `run_ms` leaves out or is made of, in milliseconds.
+        A session may also offer `parts_ms()`, a table of what `run_ms` leaves out or is made of, in milliseconds, and a
+        number `runs_a_sample` that may be set: then `run_ms` times as many runs in a row and returns the mean of one.
         """
         ...
 

@@ -19,6 +19,17 @@ def machine_state(device: str) -> dict[str, Any]:
     return _gpu_state() if device == "cuda" else _cpu_state()
 
 
+def compute_capability() -> str | None:
+    """Of the first GPU, such as "8.6"; None where there is none or NVML does not tell."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return "{}.{}".format(*pynvml.nvmlDeviceGetCudaComputeCapability(pynvml.nvmlDeviceGetHandleByIndex(0)))
+    except Exception:  # no package, no driver, no device: NVML has an error type for each
+        return None
+
+
 class OtherWork:
     """Measures how many cores other processes keep busy between its creation and `cores()`."""
 

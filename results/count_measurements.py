@@ -16,8 +16,9 @@ from pathlib import Path
 
 from lpsnet.architecture import NAMED, Architecture
 from search.bracket import Forecast
-from search.expand import Measure, Step, Train, expand
+from search.expand import expand
 from search.space import OPERATIONS, Bounds, expansion
+from search.step import Measure, Step, Train
 
 STEPS = 14
 BOUNDS = Bounds()
@@ -85,16 +86,16 @@ def authors(chain: list[Architecture]) -> list[Architecture]:
 def forecaster(low: float, high: float) -> Forecast:
     """Intervals from `low` to `high` times a prediction that is off by chance, but never so far that they miss the latency."""
 
-    def forecast(network: Architecture) -> tuple[float, float]:
+    def interval(network: Architecture) -> tuple[float, float]:
         predicted = latency_ms(network) / random.Random(f"forecast {network}").uniform(low, high)
         return predicted * low, predicted * high
 
-    return forecast
+    return lambda relatives: interval
 
 
 if __name__ == "__main__":
     predictor = json.loads((LATENCY / "xeon-2-cores" / "predictor.json").read_text())
-    interval = predictor["ratio_low"], predictor["ratio_high"]
+    interval = predictor["step_low"], predictor["step_high"]
     chain, plain = ours(None)
     forecast_chain, spared = ours(forecaster(*interval))
     theirs = authors(chain)

@@ -7,14 +7,17 @@ Importing it imports neither torch nor Optuna.
 
 # `expand` is also the name of a module here, so the function is bound at once instead of on first use.
 from search.config import SearchConfig
-from search.expand import Candidate, Failure, Measure, Member, SearchStopped, Step, Train, expand
+from search.expand import expand
 from search.space import OPERATIONS, Bounds, Operation, expansion
+from search.step import Candidate, Compare, Failure, InTurns, Measure, Member, SearchStopped, Step, Train
 
 __all__ = [
     "OPERATIONS",
     "Bounds",
     "Candidate",
+    "Compare",
     "Failure",
+    "InTurns",
     "Measure",
     "Member",
     "Operation",

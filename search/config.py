@@ -35,6 +35,7 @@ class SearchConfig:
         seed: of weights, order of frames and augmentation.
         storage: database URL of the studies; empty for a journal file in the run's folder.
         predictor: folder of a latency predictor that spares measurements; empty to measure everything.
+        noise: relative gap within which two latencies are a tie, settled by running the networks in turns; 0 trusts every gap.
 
     Raises:
         UserError: a value outside its range; the message names it.
@@ -56,6 +57,7 @@ class SearchConfig:
     seed: int = 0
     storage: str = ""
     predictor: str = ""
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         DataSpec.parse(self.data)
@@ -74,6 +76,8 @@ class SearchConfig:
             raise UserError(
                 f"input {self.height}x{self.width} is too small for the start {self.start}; the least size that works is {least}x{least}"
             )
+        if not 0 <= self.noise < 1:
+            raise UserError(f"noise is a share of a latency and must be at least 0 and below 1, got {self.noise}")
         if self.storage and "://" not in self.storage:
             raise UserError(f"storage takes a database URL, such as postgresql://user@host/name, got {self.storage!r}")
         if not self.bounds.allow(self.start_architecture):

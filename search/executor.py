@@ -9,6 +9,7 @@ from latency.lock import device_lock
 from latency.measure import measure
 from latency.measurement import Conditions, Environment, Measurement
 from latency.store import Store
+from latency.worker import Worker
 from lpsnet.architecture import Architecture
 from search.config import SearchConfig
 from search.observer import Observer
@@ -54,12 +55,14 @@ class LocalExecutor:
         config: the search.
         store: this machine's latency store; what it holds is not measured again.
         observer: told of the progress of each training.
+        limit_s: seconds a single latency may take, in a process of its own; 0 to measure in this one, without a limit.
     """
 
-    def __init__(self, config: SearchConfig, store: Store, observer: Observer) -> None:
+    def __init__(self, config: SearchConfig, store: Store, observer: Observer, *, limit_s: float = 0.0) -> None:
         self._config = config
         self._store = store
         self._observer = observer
+        self._worker = Worker(limit_s) if limit_s else None
         self._proxy: Proxy | None = None
 
     @property
@@ -70,6 +73,11 @@ class LocalExecutor:
 
             self._proxy = Proxy(self._config, self._observer)
         return self._proxy
+
+    def close(self) -> None:
+        """End the process that measures, where there is one."""
+        if self._worker is not None:
+            self._worker.close()
 
     def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
         """Latency of the deployed network with the data set's classes. Raises `MeasurementFailed`."""
@@ -92,6 +100,22 @@ class LocalExecutor:
             plan=at.plan,
             subject=subject(architecture, classes),
             store=self._store,
+            worker=self._worker,
+        )
+
+    def compare(self, first: Architecture, second: Architecture) -> Measurement:
+        """Two networks in turns, at the search's boundary; `latency.compare.comparison` reads it. Raises `MeasurementFailed`."""
+        from latency.compare import compare
+        from lpsnet.network import LPSNet
+
+        classes = len(self.proxy.class_names)
+        return compare(
+            LPSNet(first, classes, deployed=True),
+            LPSNet(second, classes, deployed=True),
+            conditions(self._config),
+            subjects=(subject(first, classes), subject(second, classes)),
+            store=self._store,
+            reason=f"single latencies within {self._config.noise:.1%} of each other",
         )
 
     def train(self, architecture: Architecture) -> tuple[Trained, float]:

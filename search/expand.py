@@ -18,133 +18,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from lpsnet.architecture import Architecture
-from search.bracket import Forecast, next_for_target, next_k, reached
+from search.bracket import Forecast, Interval, next_for_target, next_k, reached
+from search.decide import decide, reasons
 from search.space import OPERATIONS, Bounds, Operation, expansion
+from search.step import Candidate, Failure, Measure, Member, Reply, Request, SearchStopped, Step, Train, Trial
 
 WINDOW = 3
 """How many k beyond the first at or above the target are tried."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An answer that could not be had, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Asks for the latency, in milliseconds, of each network."""
-
-    step: int
-    architectures: tuple[Architecture, ...]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A network that a step may take: the operations and their k that lead to it, and its latency."""
-
-    architecture: Architecture
-    expansions: tuple[tuple[str, int], ...]
-    latency_ms: float
-
-    @property
-    def text(self) -> str:
-        """The operations for a reader, for example `depth-4 x7` or `scale-2 x1 = scale-3 x1`; "start" for the start."""
-        return " = ".join(f"{name} x{k}" for name, k in self.expansions) or "start"
-
-    @property
-    def k(self) -> int:
-        """Units of the first operation, 0 for the start."""
-        return self.expansions[0][1] if self.expansions else 0
-
-
-@dataclass(frozen=True)
-class Train:
-    """Asks for the validation mIoU, in percent, of each candidate. `parent` is None for the start."""
-
-    step: int
-    parent: Architecture | None
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True)
-class Member:
-    """A network of the chain with its latency and mIoU."""
-
-    architecture: Architecture
-    latency_ms: float
-    miou_percent: float
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate of a step with its outcome.
-
-    Args:
-        candidate: the network.
-        outcome: mIoU in percent, or why there is none.
-        slope: gain in mIoU over gain in latency (Eq. 5), percent a millisecond; NaN without an outcome.
-    """
-
-    candidate: Candidate
-    outcome: float | Failure
-    slope: float
-
-
-@dataclass(frozen=True)
-class Step:
-    """A decided step.
-
-    Args:
-        number: 0 for the start, which has no parent, target or rivals.
-        parent: the network expanded.
-        target_ms: L_T, the largest latency after one unit of any operation.
-        trials: every candidate, in the order of Table 1.
-        chosen: the new member of the chain.
-        skipped: operation by name, and why it (or what lies beyond some k) was not considered.
-        warnings: what a reader should know of the choice.
-        excluded: operation by name, and which k a forecast spared a measurement.
-    """
-
-    number: int
-    parent: Member | None
-    target_ms: float | None
-    trials: tuple[Trial, ...]
-    chosen: Member
-    skipped: Mapping[str, str]
-    warnings: tuple[str, ...]
-    excluded: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def chosen_trial(self) -> Trial:
-        """The trial that was taken."""
-        return next(trial for trial in self.trials if trial.candidate.architecture == self.chosen.architecture)
-
-
-Answers = Mapping[Architecture, float | Failure]
-"""What is sent for a request: a number or a failure for every network asked for."""
-
-Request = Measure | Train | Step
-
-
-class SearchStopped(Exception):
-    """The search cannot take another step; the message says why. What was decided before stays valid."""
-
-
 def expand(
-    start: Architecture, *, steps: int, bounds: Bounds | None = None, forecast: Forecast | None = None
-) -> Generator[Request, Answers | None, None]:
+    start: Architecture, *, steps: int, bounds: Bounds | None = None, forecast: Forecast | None = None, noise: float = 0.0
+) -> Generator[Request, Reply, None]:
     """Run Algorithm 1 from `start` for `steps` steps.
 
     With a `forecast` only those latencies are asked for that it leaves in doubt: which one-unit expansion is the
     slowest, and which k comes nearest the target. As far as its bounds hold, the chain is the same.
 
+    With `noise` above 0, two latencies that differ by no more than this share are not called different: where the choice
+    depends on them, the networks are run in turns (see `search.decide`).
+
     Yields `Measure` and `Train` requests, to be answered by `send` with a mapping from each architecture to a number or
-    a `Failure`; and a `Step` when one is decided (the start is step 0), to be answered with None.
+    a `Failure`; `Compare` requests, to be answered with an `InTurns` or a `Failure`; and a `Step` when one is decided (the
+    start is step 0), to be answered with None.
 
     Raises:
         SearchStopped: the start fails, nothing can be expanded within the bounds, or every candidate of a step fails.
@@ -157,20 +56,21 @@ def expand(
     for number in range(1, steps + 1):
         target, candidates, skipped, excluded = yield from _candidates(number, member, latencies, limits, forecast)
         answers = yield Train(number, member.architecture, candidates)
-        assert answers is not None
-        step = replace(decide(number, member, target, candidates, answers, skipped), excluded=excluded)
+        assert isinstance(answers, Mapping)
+        decided = yield from decide(number, member, target, candidates, answers, skipped, noise)
+        step = replace(decided, excluded=excluded)
         yield step
         member = step.chosen
 
 
-def _start(start: Architecture, latencies: dict[Architecture, float | Failure]) -> Generator[Request, Answers | None, Member]:
+def _start(start: Architecture, latencies: dict[Architecture, float | Failure]) -> Generator[Request, Reply, Member]:
     yield from _measure(0, (start,), latencies)
     latency = latencies[start]
     if isinstance(latency, Failure):
         raise SearchStopped(f"the start {start} could not be measured: {latency.reason}")
     candidate = Candidate(start, (), latency)
     answers = yield Train(0, None, (candidate,))
-    assert answers is not None
+    assert isinstance(answers, Mapping)
     outcome = answers[start]
     if isinstance(outcome, Failure):
         raise SearchStopped(f"the start {start} could not be trained: {outcome.reason}")
@@ -181,25 +81,25 @@ def _start(start: Architecture, latencies: dict[Architecture, float | Failure]) 
 
 def _measure(
     step: int, architectures: Iterable[Architecture], latencies: dict[Architecture, float | Failure]
-) -> Generator[Request, Answers | None, None]:
+) -> Generator[Request, Reply, None]:
     """Ask for what is not known yet."""
     unknown = tuple(dict.fromkeys(a for a in architectures if a not in latencies))
     if unknown:
         answers = yield Measure(step, unknown)
-        assert answers is not None
+        assert isinstance(answers, Mapping)
         latencies.update({architecture: answers[architecture] for architecture in unknown})
 
 
 def _candidates(
     number: int, parent: Member, latencies: dict[Architecture, float | Failure], bounds: Bounds, forecast: Forecast | None
-) -> Generator[Request, Answers | None, tuple[float, tuple[Candidate, ...], dict[str, str], dict[str, str]]]:
+) -> Generator[Request, Reply, tuple[float, tuple[Candidate, ...], dict[str, str], dict[str, str]]]:
     """Eq. 3 and 4: the target, and for every operation the network nearest to it."""
     round_ = _Round(number, parent.architecture, latencies, bounds)
     units = [ladder[0] for ladder in round_.ladders.values()]
     if forecast is None:
         yield from _measure(number, units, latencies)
     else:
-        while unit := next_for_target(units, round_.measured(), round_.failed(), forecast):
+        while unit := next_for_target(units, round_.measured(), round_.failed(), forecast(round_.relatives())):
             yield from _measure(number, (unit,), latencies)
     skipped = round_.skipped
     for operation in [operation for operation, (first,) in round_.ladders.items() if first in round_.failed()]:
@@ -207,7 +107,7 @@ def _candidates(
         del round_.ladders[operation]
     known = [round_.measured()[unit] for unit in units if unit in round_.measured()]
     if not known:
-        raise SearchStopped(f"step {number}: no expansion of {parent.architecture} could be measured ({_reasons(skipped)})")
+        raise SearchStopped(f"step {number}: no expansion of {parent.architecture} could be measured ({reasons(skipped)})")
     target = max(known)
     excluded: dict[str, str] = {}
     if forecast is None:
@@ -255,6 +155,12 @@ class _Round:
         """The latencies that are known."""
         return {architecture: latency for architecture, latency in self.latencies.items() if not isinstance(latency, Failure)}
 
+    def relatives(self) -> dict[Architecture, float]:
+        """The latencies that are known of the parent and its expansions."""
+        family = [self._parent, *(network for ladder in self.ladders.values() for network in ladder)]
+        measured = self.measured()
+        return {network: measured[network] for network in family if network in measured}
+
     def failed(self) -> set[Architecture]:
         """The networks that could not be measured."""
         return {architecture for architecture, latency in self.latencies.items() if isinstance(latency, Failure)}
@@ -265,11 +171,11 @@ class _Round:
         return {name: f"k = {', '.join(ks)}" for name, ks in spared.items() if ks}
 
 
-def _bracket(round_: _Round, target: float, expected: Forecast) -> Generator[Request, Answers | None, None]:
+def _bracket(round_: _Round, target: float, forecast: Forecast) -> Generator[Request, Reply, None]:
     """Measure of each operation, a round at a time, what may come nearest the target; leave the rest to the forecast."""
     while True:
         wanted = []
-        measured, failed = round_.measured(), round_.failed()
+        measured, failed, expected = round_.measured(), round_.failed(), forecast(round_.relatives())
         for operation, ladder in list(round_.ladders.items()):
             broken = next((k for k, network in enumerate(ladder, 1) if network in failed), None)
             if broken is not None:
@@ -285,7 +191,7 @@ def _bracket(round_: _Round, target: float, expected: Forecast) -> Generator[Req
         yield from _measure(round_.number, wanted, round_.latencies)
 
 
-def _extend(round_: _Round, operation: Operation, measured: Mapping[Architecture, float], target: float, expected: Forecast) -> None:
+def _extend(round_: _Round, operation: Operation, measured: Mapping[Architecture, float], target: float, expected: Interval) -> None:
     """Let a ladder hold every legal k up to `WINDOW` beyond the first that reaches the target, and no more."""
     ladder = round_.ladders[operation]
     while (passed := reached(ladder, measured, target, expected)) is None or len(ladder) < passed + WINDOW:
@@ -294,7 +200,7 @@ def _extend(round_: _Round, operation: Operation, measured: Mapping[Architecture
     del ladder[passed + WINDOW :]
 
 
-def _climb(round_: _Round, target: float) -> Generator[Request, Answers | None, None]:
+def _climb(round_: _Round, target: float) -> Generator[Request, Reply, None]:
     """Extend each operation's networks, k = 1, 2, ..., a round of measurements at a time, until no larger k is due."""
     ladders, latencies = round_.ladders, round_.latencies
     climbing = list(ladders)
@@ -328,46 +234,3 @@ def _nearest(
         before = found[network].expansions if network in found else ()
         found[network] = Candidate(network, (*before, (operation.name, k)), known[k])
     return tuple(found.values())
-
-
-def slope(gain_percent: float, cost_ms: float) -> float:
-    """Eq. 5: mIoU gained for each millisecond paid, both against the parent.
-
-    A network that costs nothing has no finite slope: infinity if it gains, minus infinity if it does not.
-    """
-    if cost_ms > 0:
-        return gain_percent / cost_ms
-    return math.inf if gain_percent > 0 else -math.inf
-
-
-def decide(
-    number: int, parent: Member, target_ms: float, candidates: tuple[Candidate, ...], answers: Answers, skipped: Mapping[str, str]
-) -> Step:
-    """Take the candidate with the largest slope.
-
-    Raises:
-        SearchStopped: every candidate failed.
-    """
-    trials = []
-    for candidate in candidates:
-        outcome = answers[candidate.architecture]
-        value = math.nan
-        if not isinstance(outcome, Failure):
-            value = slope(outcome - parent.miou_percent, candidate.latency_ms - parent.latency_ms)
-        trials.append(Trial(candidate, outcome, value))
-    scored = [(trial, trial.outcome) for trial in trials if not isinstance(trial.outcome, Failure)]
-    if not scored:
-        failures = {t.candidate.expansions[0][0]: t.outcome.reason for t in trials if isinstance(t.outcome, Failure)}
-        raise SearchStopped(f"step {number}: every candidate failed ({_reasons(failures)})")
-    best, miou = max(scored, key=lambda pair: (pair[0].slope, pair[1], -pair[0].candidate.latency_ms))
-    warnings = []
-    if miou <= parent.miou_percent:
-        warnings.append(f"no candidate gains mIoU for its latency; the step goes from {parent.miou_percent:.2f} to {miou:.2f}")
-    if best.candidate.latency_ms <= parent.latency_ms:
-        warnings.append("the chosen candidate is not slower than its parent")
-    chosen = Member(best.candidate.architecture, best.candidate.latency_ms, miou)
-    return Step(number, parent, target_ms, tuple(trials), chosen, dict(skipped), tuple(warnings))
-
-
-def _reasons(failures: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in failures.items())

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from latency.engine import EngineOptions, build_engine
-from latency.export import OPSET, check_agreement, seeded_input, to_onnx
+from latency.export import OPSET, check_agreement, full_precision, seeded_input, to_onnx
 from latency.measure import at_boundary, deployed
 from latency.measurement import BOUNDARIES
 from latency.protocols import MeasurementFailed
@@ -146,9 +146,7 @@ def _check(graph: bytes, image: np.ndarray, expected: np.ndarray, plan: ExportPl
         found = np.asarray(session.run(None, {"image": image})[0])
     except Exception as error:  # onnxruntime exports no common base class of its errors
         raise MeasurementFailed(f"ONNX Runtime cannot run the graph: {error}") from error
-    if found.dtype == np.float16:
-        found = found.astype(np.float32)
-    return check_agreement(found, expected, plan.precision)
+    return check_agreement(full_precision(found), expected, plan.precision)
 
 
 def _describe(path: Path, description: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from latency.layers import LayerRow
 from latency.table import ConvRow
 
 
@@ -30,4 +31,31 @@ def draw_widths(rows: Sequence[ConvRow], path: Path, title: str) -> None:
         axes.grid(alpha=0.3)
     left.legend(frameon=False)
     figure.suptitle(f"3x3 convolutions, {title}; filled: no wider layer costs the same", fontsize=10)
+    figure.savefig(path)
+
+
+def draw_layers(rows: Sequence[LayerRow], path: Path, title: str) -> None:
+    """Latency over multiply-adds of every convolution of a layer table, on logarithmic axes, one colour a feature map's height."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    heights = [row.conv.height for row in rows]
+    norm = LogNorm(min(heights), max(max(heights), min(heights) + 1))
+    for stride, marker in ((1, "o"), (2, "^")):
+        mine = [row for row in rows if row.conv.stride == stride]
+        macs, times = [row.conv.macs / 1e6 for row in mine], [row.latency_ms for row in mine]
+        axes.scatter(macs, times, c=[row.conv.height for row in mine], norm=norm, marker=marker, s=16, label=f"stride {stride}")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("M MACs of a layer")
+    axes.set_ylabel("milliseconds a layer")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.colorbar(ScalarMappable(norm=norm, cmap="viridis"), ax=axes, label="height of the feature map (pixels)", format="%d")
+    axes.set_title(f"{len(rows)} 3x3 convolutions, {title}", fontsize=10)
     figure.savefig(path)

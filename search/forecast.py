@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from latency.layers import Layers, layers_of, read_table
 from latency.measure import at_boundary
-from latency.predict import Predictor
+from latency.predict import Prediction, Predictor
 from lpsnet.architecture import Architecture
 from lpsnet.errors import UserError
-from search.bracket import Forecast
+from search.bracket import Forecast, Interval
 from search.config import SearchConfig
 
 TABLE_FILE, PREDICTOR_FILE = "layers.csv", "predictor.json"
@@ -64,12 +65,20 @@ def check_predictor(folder: Path, config: SearchConfig) -> None:
 
 
 def forecaster(folder: Path, classes: int, size: tuple[int, int]) -> Forecast:
-    """A forecast from the predictor in a folder; each network is predicted once."""
+    """A forecast from the predictor in a folder; each network is looked at once."""
     predictor = load_predictor(folder)
 
     @cache
-    def forecast(architecture: Architecture) -> tuple[float, float]:
-        found = predictor.predict(layers_of_architecture(architecture, classes, size))
-        return found.low_ms, found.high_ms
+    def predicted(architecture: Architecture) -> Prediction:
+        return predictor.predict(layers_of_architecture(architecture, classes, size))
+
+    def forecast(relatives: Mapping[Architecture, float]) -> Interval:
+        ratios = [latency_ms / predicted(relative).latency_ms for relative, latency_ms in relatives.items()]
+
+        def interval(architecture: Architecture) -> tuple[float, float]:
+            found = predictor.from_relatives(predicted(architecture), ratios)
+            return found.low_ms, found.high_ms
+
+        return interval
 
     return forecast

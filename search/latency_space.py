@@ -10,12 +10,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from latency.layers import Conv, LayerRow, measure_layers, write_table
 from latency.measure import measure
-from latency.predict import ErrorReport, Prediction, Predictor, fit, report_errors
+from latency.predict import MIN_GROUPS, ErrorReport, Prediction, Predictor, fit, report_errors
 from latency.store import Store
 from lpsnet.architecture import EIGHTHS, NAMED, Architecture
 from lpsnet.complexity import complexity
@@ -36,6 +37,12 @@ _SCALES = (2, 4, 8, 12)
 """Path scales in the table, in eighths."""
 
 CLASSES = 19
+
+BOUNDS = Bounds(max_scale=1.5, max_width=256, max_depth=16)
+"""Of the networks a predictor is fitted to and tested on."""
+
+EXPANSIONS = 3
+"""Random expansions measured beside each network a predictor is fitted to."""
 
 ATTEMPTS = 3
 """How often an unstable measurement is repeated."""
@@ -64,13 +71,12 @@ def random_architectures(
     The same seed gives the same networks; those in `exclude` are left out and then added to it.
     """
     generator = random.Random(seed)
-    bounds = Bounds(max_scale=1.5, max_width=256, max_depth=16)
     found: list[Architecture] = []
     while len(found) < count:
         network = NAMED["N0"]
         for _ in range(generator.randint(1, 10)):
             grown = expansion(network, generator.choice(OPERATIONS), generator.randint(1, 3))
-            network = grown if bounds.allow(grown) else network
+            network = grown if BOUNDS.allow(grown) else network
         if network not in exclude and complexity(network, CLASSES, size).macs <= max_macs:
             exclude.add(network)
             found.append(network)
@@ -112,10 +118,33 @@ def measure_networks(
     return rows
 
 
-def fit_predictor(rows: Sequence[LayerRow], networks: Sequence[Measured], size: tuple[int, int]) -> Predictor:
-    """A predictor from a layer table and measured networks; those that stayed unstable are left out."""
-    networks = [one for one in networks if one.stable]
-    return fit(rows, [layers_of_architecture(one.architecture, CLASSES, size) for one in networks], [one.latency_ms for one in networks])
+def relatives(networks: Sequence[Architecture], seed: int, size: tuple[int, int], *, max_macs: float) -> list[list[Architecture]]:
+    """Each network with `EXPANSIONS` random expansions of it, within the bounds of `random_architectures`."""
+    generator = random.Random(seed)
+    found = []
+    for network in networks:
+        grown = list(dict.fromkeys(expansion(network, operation, k) for operation in OPERATIONS for k in (1, 2, 4)))
+        generator.shuffle(grown)
+        fitting = (one for one in grown if BOUNDS.allow(one) and complexity(one, CLASSES, size).macs <= 3 * max_macs)
+        found.append([network, *islice(fitting, EXPANSIONS)])
+    return found
+
+
+def fit_predictor(rows: Sequence[LayerRow], groups: Sequence[Sequence[Measured]], size: tuple[int, int]) -> Predictor:
+    """A predictor from a layer table and measured groups of relatives; unstable measurements are left out.
+
+    Raises:
+        UserError: fewer than `MIN_GROUPS` groups hold two stable measurements.
+    """
+    steady = [[one for one in group if one.stable] for group in groups]
+    steady = [group for group in steady if len(group) > 1]
+    if len(steady) < MIN_GROUPS:
+        raise UserError(
+            f"only {len(steady)} of {len(groups)} groups of networks could be measured steadily, {MIN_GROUPS} are needed; "
+            "stop what else uses the device, or raise --fit or --seconds"
+        )
+    layers = [[layers_of_architecture(one.architecture, CLASSES, size) for one in group] for group in steady]
+    return fit(rows, layers, [[one.latency_ms for one in group] for group in steady])
 
 
 def assess_predictor(predictor: Predictor, networks: Sequence[Measured], size: tuple[int, int]) -> tuple[list[Prediction], ErrorReport]:
@@ -130,7 +159,7 @@ class PredictorPlan:
 
     Args:
         size: (height, width) of the image.
-        fitted: networks it is fitted to.
+        fitted: networks it is fitted to, each with `EXPANSIONS` expansions.
         tested: networks it is tested on.
         max_macs: multiply-adds of the largest.
         seed: of the fitted networks; the tested ones come from the next seed.
@@ -157,25 +186,29 @@ def make_predictor(study: PredictorPlan, out: Path, observer: Observer, **condit
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
 
-    def networks(seed: int, count: int) -> list[Measured]:
-        drawn = random_architectures(count, seed, study.size, max_macs=study.max_macs, exclude=seen)
-        watch = partial(observer.work, "latencies", detail="networks")
-        return measure_networks(drawn, study.size, on_network=watch, **conditions)
+    watch = partial(observer.work, "latencies", detail="networks")
+    draw = partial(random_architectures, size=study.size, max_macs=study.max_macs)
 
-    seen: set[Architecture] = set()
+    def timed(networks: Sequence[Architecture]) -> list[Measured]:
+        return measure_networks(networks, study.size, on_network=watch, **conditions)
+
     convs, rows = table_convs(study.size), []
     for number, conv in enumerate(convs):
         observer.work("latencies", number, len(convs), str(conv))
         rows += measure_layers([conv], **conditions)
     write_table(out / TABLE_FILE, rows)
-    fitted = networks(study.seed, study.fitted)
+    groups = relatives(draw(study.fitted, study.seed, exclude=set()), study.seed, study.size, max_macs=study.max_macs)
+    networks = [network for group in groups for network in group]
+    # One group after another, so that what the machine does meanwhile meets relatives alike, as it does in a search.
+    fitted = timed(networks)
     write_networks(out / FIT_FILE, fitted)
-    predictor = fit_predictor(rows, fitted, study.size)
+    taken = iter(fitted)
+    predictor = fit_predictor(rows, [list(islice(taken, len(group))) for group in groups], study.size)
     at = {name: conditions[name] for name in ("backend", "device", "threads")}
     told = {"input_size": study.size, "classes": CLASSES, "boundary": "scores", "seed": study.seed, **at, **provenance()}
     predictor.save(out / PREDICTOR_FILE, **told)
     # Drawn only now: nothing about them can have entered the fit.
-    tested = networks(study.seed + 1, study.tested)
+    tested = timed(draw(study.tested, study.seed + 1, exclude=set(networks)))
     predictions, report = assess_predictor(predictor, tested, study.size)
     write_networks(out / TEST_FILE, tested, predictions)
     write_json(out / ERROR_FILE, {**report.to_dict(), **told})

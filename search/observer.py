@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.expand import Step
+from search.step import Step
 
 
 class Observer:

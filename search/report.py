@@ -14,8 +14,8 @@ from latency.measurement import Measurement
 from lpsnet.architecture import Architecture
 from lpsnet.complexity import complexity
 from search.executor import conditions, subject
-from search.expand import Failure, Step, Trial
 from search.run import Run, RunError
+from search.step import Failure, Step, Trial
 from search.study import TrainingKey, TrainingRecord
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _family_row(run: Run, step: Step, record: TrainingRecord) -> dict[str, Any]:
         "architecture": str(architecture),
         "weights": str(weights.relative_to(run.path)) if weights.exists() else "",
         "weights_sha256": record.weights_sha256,
-        "warnings": "; ".join(step.warnings),
+        "warnings": "; ".join((*step.warnings, *(tie.text for tie in step.ties))),
     }
 
 

@@ -15,9 +15,10 @@ from latency.measurement import Measurement
 from latency.protocols import MeasurementFailed
 from lpsnet.architecture import Architecture
 from search.executor import LocalExecutor, conditions, subject
-from search.expand import Answers, Candidate, Failure, Measure, SearchStopped, Step, Train, expand
+from search.expand import expand
 from search.observer import Observer
 from search.run import Run
+from search.step import Candidate, Compare, Failure, InTurns, Measure, Reply, SearchStopped, Step, Train
 from search.study import TrainingKey, TrainingRecord
 
 LABELS = "labels"
@@ -81,8 +82,8 @@ def advance(
 def _advance(run: Run, answerer: _Answerer, observer: Observer, on_step: Callable[[Progress], None]) -> Progress:
     progress = Progress()
     config = run.config
-    search = expand(config.start_architecture, steps=config.steps, bounds=config.bounds, forecast=run.forecast())
-    answers: Answers | None = None
+    search = expand(config.start_architecture, steps=config.steps, bounds=config.bounds, forecast=run.forecast(), noise=config.noise)
+    answers: Reply = None
     observer.work("steps", 0, config.steps + 1)
     try:
         while True:
@@ -91,6 +92,8 @@ def _advance(run: Run, answerer: _Answerer, observer: Observer, on_step: Callabl
                 answers = answerer.latencies(request)
             elif isinstance(request, Train):
                 answers = answerer.scores(request)
+            elif isinstance(request, Compare):
+                answers = answerer.tie(request)
             else:
                 answers = None
                 progress.steps.append(request)
@@ -183,8 +186,28 @@ class _Answerer:
             if path not in kept:
                 path.unlink()
 
+    def tie(self, request: Compare) -> InTurns | Failure:
+        """An answer to `Compare`."""
+        from latency.compare import comparison, in_turns
+
+        classes = self._num_classes
+        name = in_turns(subject(request.first, classes), subject(request.second, classes))
+        detail = f"step {request.step}: {request.first} and {request.second} in turns"
+        self._observer.work("latencies", 0, 1, detail)
+        found = self._kept(name, self._run.config.boundary, lambda executor: executor.compare(request.first, request.second))
+        self._observer.work("latencies", 1, 1, detail)
+        if isinstance(found, str):
+            return Failure(found)
+        told = comparison(found)
+        return InTurns(told.ratio, told.low, told.high)
+
     def _latency(self, architecture: Architecture, boundary: str) -> Measurement | str:
-        store, name = self._run.store, subject(architecture, self._num_classes)
+        name = subject(architecture, self._num_classes)
+        return self._kept(name, boundary, lambda executor: executor.measure(architecture, boundary))
+
+    def _kept(self, name: str, boundary: str, measure: Callable[[LocalExecutor], Measurement]) -> Measurement | str:
+        """The run's row of that name, else a new one, else why there is none."""
+        store = self._run.store
         at = conditions(self._run.config, boundary)
         found = store.find(name, at, self._run.environment)
         if found is not None:
@@ -194,7 +217,7 @@ class _Answerer:
         self._check_time()
         start = time.perf_counter()
         try:
-            measurement = self._executor.measure(architecture, boundary)
+            measurement = measure(self._executor)
         except MeasurementFailed as failure:
             store.add_failure(name, at, self._run.environment, "", str(failure))
             return str(failure)

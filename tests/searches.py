@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 
 from lpsnet import Architecture
-from search import Bounds, Failure, Measure, Step, Train, expand
+from search import Bounds, Compare, Failure, InTurns, Measure, Step, Train, expand
 from search.bracket import Forecast
+from search.step import Reply, Request
 
 Function = Callable[[Architecture], float | Failure]
 SMALL = Bounds(max_scale=1.0, max_width=192, max_depth=7, max_paths=3)
@@ -32,6 +33,20 @@ def drive(
         else:
             decided.append(request)
             answers = None
+
+
+def settled(deciding: Generator[Request, Reply, Step], turns: Mapping[tuple[Architecture, Architecture], InTurns | Failure]) -> Step:
+    """Answer a decision's comparisons from a table; each pair there must be asked for once, and no other."""
+    left, answer = dict(turns), None
+    while True:
+        try:
+            request = deciding.send(answer)
+        except StopIteration as end:
+            assert not left
+            step: Step = end.value
+            return step
+        assert isinstance(request, Compare)
+        answer = left.pop((request.first, request.second))
 
 
 def seeded(seed: int, dips: float) -> tuple[Function, Function]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from lpsnet import NAMED, Architecture
 from search import Failure
-from search.bracket import Forecast
+from search.bracket import Forecast, Interval
 from tests.searches import Function, drive, seeded
 
 N0 = NAMED["N0"]
@@ -19,11 +20,15 @@ N0 = NAMED["N0"]
 def around(latency: Function, width: float, seed: int = 0) -> Forecast:
     """An interval that holds the latency, up to `width` wide on either side."""
 
-    def forecast(architecture: Architecture) -> tuple[float, float]:
+    def interval(architecture: Architecture) -> tuple[float, float]:
         value = latency(architecture)
         assert not isinstance(value, Failure)
         generator = random.Random(f"{seed} {architecture}")
         return value * (1 - width * generator.random()), value * (1 + width * generator.random())
+
+    def forecast(relatives: Mapping[Architecture, float]) -> Interval:
+        assert relatives and all(latency(relative) == known for relative, known in relatives.items())
+        return interval
 
     return forecast
 
@@ -75,7 +80,7 @@ def test_a_wrong_forecast_costs_the_nearest_k_but_never_a_made_up_latency() -> N
         assert not isinstance(value, Failure)
         return 3 * value, 3.1 * value
 
-    steps, measured = drive(N0, 2, latency, miou, forecast=wrong)
+    steps, measured = drive(N0, 2, latency, miou, forecast=lambda relatives: wrong)
     for step in steps[1:]:
         for trial in step.trials:
             assert trial.candidate.latency_ms == latency(trial.candidate.architecture)

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latency.layers import read_table
+from lpsnet.architecture import TABLE_4
+from search import latency_space
 from search.cli import run
 from search.cli.console import parse_size
 from search.cli.table_verbs import parse_widths
@@ -151,15 +154,37 @@ def test_measure_prints_every_boundary_and_json(capsys: pytest.CaptureFixture[st
 
 
 def test_latency_table_writes_csv_and_names_widths_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "new" / "table.csv"
-    assert run(["latency-table", "--input", "8x8", "--widths", "8,2-4", "--seconds", "0", "--out", str(out), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    out = tmp_path / "new"
+    arguments = ["latency-table", "--parts", "widths", "--input", "64x64", "--widths", "8,2-4", "--seconds", "0", "--out", str(out)]
+    assert run([*arguments, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["widths"]
     assert [(row["width"], row["separable"]) for row in rows] == [(width, kind) for kind in (False, True) for width in (2, 3, 4, 8)]
-    written = list(csv.DictReader(out.read_text().splitlines()))
+    written = list(csv.DictReader((out / "widths.csv").read_text().splitlines()))
     assert [int(row["width"]) for row in written] == [2, 3, 4, 8] * 2
     assert float(written[3]["macs_giga"]) == pytest.approx(9 * 8 * 8 * 64 / 1e9)
     assert float(written[7]["macs_giga"]) == pytest.approx((9 * 8 + 8 * 8) * 64 / 1e9)
-    assert rows[3]["sweet_spot"] and (tmp_path / "new" / "table.png").stat().st_size > 10_000
+    assert rows[3]["sweet_spot"] and (out / "widths.png").stat().st_size > 10_000
+    assert run(arguments) == 0
+    assert "widths worth using here" in capsys.readouterr().out
+
+
+def test_latency_table_holds_layers_and_the_chain_of_table_4(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = latency_space.table_convs
+    monkeypatch.setattr(latency_space, "table_convs", lambda size: whole(size)[::40])
+    out, quick = tmp_path / "device", ["--seconds", "0", "--backend", "torch", "--threads", "1"]
+    arguments = ["latency-table", "--parts", "networks,layers", "--input", "32x64", *quick, "--out", str(out)]
+    assert run(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "layers, torch on cpu" in printed and "the chain of Table 4" in printed
+    assert [row.conv for row in read_table(out / "layers.csv")] == list(whole((32, 64))[::40])
+    networks = list(csv.DictReader((out / "networks.csv").read_text().splitlines()))
+    assert [row["subject"].split()[0] for row in networks] == [str(architecture) for architecture in TABLE_4]
+    assert (out / "layers.png").stat().st_size > 10_000
+    assert run([*arguments, "--json"]) == 0  # from the store
+    again = json.loads(capsys.readouterr().out)
+    assert [f"{row['latency_ms']:.6g}" for row in again["networks"]] == [row["latency_ms"] for row in networks]
 
 
 def test_doctor_names_each_backend_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,7 +265,7 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, complaint: 
     assert "cannot be made" in complaint("expand", *TINY_OPTIONS.split(), "--out", str(file))
     assert "cannot be made" in complaint("expand", *TINY_OPTIONS.split(), "--out", str(file / "below"))
     assert "cannot be opened" in complaint("measure", "N0", "--store", str(file / "store.sqlite"))
-    arguments = ["latency-table", "--input", "8x8", "--widths", "2", "--seconds", "0", "--out", str(file / "table.csv")]
+    arguments = ["latency-table", "--parts", "widths", "--input", "64x64", "--widths", "2", "--seconds", "0", "--out", str(file)]
     assert "cannot write" in complaint(*arguments)
 
 
@@ -268,6 +293,8 @@ def test_sizes_widths_spans_and_options_out_of_range_are_refused(complaint: Comp
     assert "MIN-MAX" in complaint("expand", "--scales", "2")
     assert "learning_rate" in complaint("expand", "--learning-rate", "-1")
     assert "--widths" in complaint("latency-table", "--widths", "4-")
+    assert "any of widths, layers, networks" in complaint("latency-table", "--parts", "widths,rows")
+    assert "at least 0 and below 1, got 1.5" in complaint("expand", "--noise", "1.5")
     assert "least size that works is 4x4" in complaint("measure", "LPS-Net-S", "--input", "2x2")
     assert "least size that works is 2x2" in complaint("expand", "--input", "1x1")
     assert "memory ran out" in complaint("measure", "N0", "--input", "999999x999999")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 import statistics
+from pathlib import Path
 
 import pytest
 from torch import nn
 
-from latency.compare import MIN_TURNS, compared, interleave, noise_floor
+from latency.compare import MIN_TURNS, compare, compared, comparison, in_turns, interleave, noise_floor
 from latency.measurement import Conditions, TimingPlan
+from latency.store import Store
 from tests.backends import Small
 
 QUICK = TimingPlan(warmup_s=0, min_samples=5, min_s=0)
@@ -89,3 +91,16 @@ def test_the_noise_floor_has_a_row_a_build_and_a_column_a_repeat() -> None:
     assert found.rebuild_spread == pytest.approx((max(builds) - min(builds)) / statistics.median(builds))
     assert found.floor == max(found.repeat_spread, found.rebuild_spread)
     assert found.coefficient_of_variation > 0
+
+
+def test_networks_in_turns_are_a_row_of_their_own_that_is_kept(tmp_path: Path) -> None:
+    store, at = Store(tmp_path / "store.sqlite"), conditions()
+    first, second = Small(), nn.Conv2d(3, 4, 3)
+    row = compare(first, second, at, subjects=("a", "b"), store=store, reason="a tie", turns=MIN_TURNS)
+    assert compare(first, second, at, subjects=("a", "b"), store=store, reason="a tie") == row
+    assert row.subject == in_turns("a", "b") and row.found["reason"] == "a tie"
+    assert store.find("a", at, row.environment) is None and len(store.all()) == 1  # no single measurement is answered by it
+    found = comparison(row)
+    assert found.first_ms == row.samples_ms and found.low <= found.ratio <= found.high
+    other = compare(second, first, at, subjects=("b", "a"), store=store, reason="a tie", turns=MIN_TURNS)
+    assert other.subject != row.subject and len(store.all()) == 2

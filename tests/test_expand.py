@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from lpsnet import NAMED, Architecture
 from search import OPERATIONS, Bounds, Failure, SearchStopped, Step, expansion
-from search.expand import Candidate, Member, decide, slope
-from tests.searches import SMALL, Function, drive, seeded
+from search.decide import decide, slope
+from search.step import Candidate, Member
+from tests.searches import SMALL, Function, drive, seeded, settled
 
 N0 = NAMED["N0"]
 
@@ -194,7 +195,7 @@ def outcomes(*pairs: tuple[float, float | Failure]) -> Step:
     """Decide among candidates given as (latency, mIoU), in the order of Table 1."""
     candidates = tuple(Candidate(brute_child(N0, name, 1), ((name, 1),), ms) for name, (ms, _) in zip(UNITS, pairs, strict=False))
     answers = {candidate.architecture: outcome for candidate, (_, outcome) in zip(candidates, pairs, strict=True)}
-    return decide(1, PARENT, 3.0, candidates, answers, {})
+    return settled(decide(1, PARENT, 3.0, candidates, answers, {}), {})
 
 
 def winner(*pairs: tuple[float, float | Failure]) -> int:

@@ -14,7 +14,7 @@ from lpsnet import NAMED, Architecture, UserError
 from search.cli import run
 from search.config import SearchConfig
 from search.forecast import check_predictor, forecaster, layers_of_architecture
-from search.latency_space import random_architectures, table_convs
+from search.latency_space import random_architectures, relatives, table_convs
 from search.run import Run
 from search.runner import replay
 from tests.tiny import TINY_OPTIONS, few_frames, fill_store, made_latency, tiny_config
@@ -25,20 +25,20 @@ SIZE = (32, 64)
 def make_predictor(folder: Path, **conditions: object) -> Path:
     """A predictor of `made_latency`, as well as sums over layers can tell it, for the conditions of the tiny search."""
     rows = [LayerRow(conv, 0.01 + conv.macs * 1e-7, True) for conv in table_convs(SIZE)]
-    networks = random_architectures(20, 0, SIZE, max_macs=1e7, exclude=set())
-    layers = [layers_of_architecture(network, 19, SIZE) for network in networks]
+    groups = relatives(random_architectures(15, 0, SIZE, max_macs=1e7, exclude=set()), 0, SIZE, max_macs=1e7)
+    layers = [[layers_of_architecture(one, 19, SIZE) for one in group] for group in groups]
     write_table(folder / "layers.csv", rows)
     made = {"input_size": SIZE, "backend": "ort", "device": "cpu", "threads": 1, "boundary": "scores", **conditions}
-    fit(rows, layers, [made_latency(network) for network in networks]).save(folder / "predictor.json", **made)
+    fit(rows, layers, [[made_latency(one) for one in group] for group in groups]).save(folder / "predictor.json", **made)
     return folder
 
 
 def test_a_forecast_is_an_interval_around_the_prediction(tmp_path: Path) -> None:
     forecast = forecaster(make_predictor(tmp_path / "device"), 11, SIZE)
     for network in (NAMED["N0"], Architecture.parse("B1-1-1-4-4_C8-16-32-64-64_R6")):
-        low, high = forecast(network)
+        low, high = forecast({NAMED["N0"]: 2.0})(network)
         assert 0 < low <= high
-        assert forecast(network) == (low, high)
+        assert forecast({NAMED["N0"]: 4.0})(network) == pytest.approx((2 * low, 2 * high))
 
 
 def test_a_run_keeps_its_own_predictor_measures_less_and_resumes_without_the_other(

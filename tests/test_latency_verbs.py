@@ -141,11 +141,11 @@ def test_a_predictor_is_made_tested_on_networks_drawn_later_and_asked(
     whole = latency_space.table_convs
     monkeypatch.setattr(latency_space, "table_convs", lambda size: random.Random(0).sample(whole(size), 40))
     out = tmp_path / "device"
-    sizes = ["--input", "32x64", "--fit", "12", "--test", "3", "--max-macs", "0.01"]
+    sizes = ["--input", "32x64", "--fit", "10", "--test", "3", "--max-macs", "0.01"]
     assert run(["latency-predictor", "--out", str(out), *sizes, *QUICK, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     fitted, tested = (list(csv.DictReader((out / name).read_text().splitlines())) for name in ("predictor_fit.csv", "predictor_test.csv"))
-    assert len(fitted) == 12 and len(tested) == report["networks"] == 3
+    assert len(fitted) == 40 and len(tested) == report["networks"] == 3
     assert not {row["architecture"] for row in fitted} & {row["architecture"] for row in tested}
     assert report["worst"] in {row["architecture"] for row in tested}
     assert run(["predict-latency", "N0", "--table", str(out), "--json"]) == 0

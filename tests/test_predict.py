@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,13 @@ from torch import nn
 
 from latency.layers import STACK, Conv, LayerRow, Layers, layers_of, measure_layers, read_table, stack, write_table
 from latency.measurement import TimingPlan
-from latency.predict import MIN_NETWORKS, LayerLookup, Prediction, Predictor, features, fit, report_errors
+from latency.predict import FEATURES, MIN_GROUPS, LayerLookup, Prediction, Predictor, features, fit, report_errors
 from latency.store import Store, default_store_path
 from lpsnet.architecture import NAMED, Architecture
 from lpsnet.complexity import complexity
 from lpsnet.errors import UserError
 from search.forecast import layers_of_architecture, load_predictor
-from search.latency_space import random_architectures, table_convs
+from search.latency_space import random_architectures, relatives, table_convs
 from search.space import OPERATIONS, expansion
 
 SIZE = (96, 128)
@@ -40,6 +42,36 @@ ROWS = [LayerRow(conv, true_ms(conv), True) for conv in table_convs(SIZE)]
 
 def networks(count: int, seed: int) -> list[Architecture]:
     return random_architectures(count, seed, SIZE, max_macs=2e8, exclude=set())
+
+
+def families(parents: list[Architecture]) -> list[list[Layers]]:
+    groups = relatives(parents, 0, SIZE, max_macs=2e8)
+    return [[layers_of_architecture(one, 19, SIZE) for one in group] for group in groups]
+
+
+def times(groups: list[list[Layers]], of: Callable[[Layers], float]) -> list[list[float]]:
+    return [[of(one) for one in group] for group in groups]
+
+
+def test_a_network_is_predicted_from_its_measured_relatives_more_narrowly_than_from_nothing() -> None:
+    generator = random.Random(8)
+
+    def timed(group: list[Layers]) -> list[float]:
+        """Of what the predictor cannot see, relatives share most."""
+        shared = generator.gauss(1, 0.1)
+        return [true_network_ms(layers) * shared * generator.gauss(1, 0.005) for layers in group]
+
+    seen = families(networks(20, 9))
+    predictor = fit(ROWS, seen, [timed(group) for group in seen])
+    assert predictor.step_high - predictor.step_low < 0.5 * (predictor.ratio_high - predictor.ratio_low)
+    inside = []
+    for group in (unseen := families(networks(15, 10))):
+        *known, measured = timed(group)
+        *relative, predicted = [predictor.predict(layers) for layers in group]
+        ratios = [ms / one.latency_ms for ms, one in zip(known, relative, strict=True)]
+        found = predictor.from_relatives(predicted, ratios)
+        inside.append(found.low_ms <= measured <= found.high_ms)
+    assert sum(inside) >= 0.8 * len(unseen)
 
 
 def test_the_layers_of_a_network_have_its_multiply_adds() -> None:
@@ -115,36 +147,36 @@ def test_a_table_of_too_few_rows_is_refused() -> None:
 
 
 def test_the_fit_predicts_unseen_networks_of_a_made_device() -> None:
-    seen, unseen = networks(30, 0), networks(40, 1)
-    layers = [layers_of_architecture(one, 19, SIZE) for one in seen]
-    predictor = fit(ROWS, layers, [true_network_ms(one) for one in layers])
+    seen, unseen = networks(15, 0), networks(40, 1)
+    layers = families(seen)
+    predictor = fit(ROWS, layers, times(layers, true_network_ms))
     assert min(predictor.weights) >= 0
     others = [layers_of_architecture(one, 19, SIZE) for one in unseen if one not in seen]
     report = report_errors(
         [str(one) for one in unseen], [predictor.predict(one) for one in others], [true_network_ms(one) for one in others]
     )
     assert report.spearman > 0.99 and report.within_10_percent > 0.95
-    assert predictor.ratio_low < 1 < predictor.ratio_high
+    assert predictor.ratio_low < 1 < predictor.ratio_high and predictor.step_low < 1 < predictor.step_high
 
 
 def test_the_interval_holds_about_as_many_as_it_says_under_noise() -> None:
     generator = random.Random(1)
-    seen, unseen = networks(40, 5), networks(60, 6)
+    seen, unseen = networks(20, 5), networks(60, 6)
 
     def noisy(layers: Layers) -> float:
         return true_network_ms(layers) * generator.gauss(1, 0.05)
 
-    layers = [layers_of_architecture(one, 19, SIZE) for one in seen]
-    predictor = fit(ROWS, layers, [noisy(one) for one in layers])
+    layers = families(seen)
+    predictor = fit(ROWS, layers, times(layers, noisy))
     others = [layers_of_architecture(one, 19, SIZE) for one in unseen]
     report = report_errors([str(one) for one in unseen], [predictor.predict(one) for one in others], [noisy(one) for one in others])
     assert 0.8 < report.inside_interval <= 1
 
 
 def test_too_few_networks_are_refused() -> None:
-    layers = [layers_of_architecture(NAMED["N0"], 19, SIZE)] * (MIN_NETWORKS - 1)
-    with pytest.raises(ValueError, match=f"at least {MIN_NETWORKS} measured networks, got {MIN_NETWORKS - 1}"):
-        fit(ROWS, layers, [1.0] * len(layers))
+    layers = families([NAMED["N0"]]) * (MIN_GROUPS - 1)
+    with pytest.raises(ValueError, match=f"at least {MIN_GROUPS} groups of measured networks, got {MIN_GROUPS - 1}"):
+        fit(ROWS, layers, times(layers, lambda one: 1.0))
 
 
 def test_the_error_report_against_arithmetic() -> None:
@@ -157,12 +189,12 @@ def test_the_error_report_against_arithmetic() -> None:
 
 
 def test_a_predictor_is_saved_and_loaded_and_another_version_is_refused(tmp_path: Path) -> None:
-    layers = [layers_of_architecture(one, 19, SIZE) for one in networks(15, 2)]
-    predictor = fit(ROWS, layers, [true_network_ms(one) for one in layers])
+    layers = families(networks(10, 2))
+    predictor = fit(ROWS, layers, times(layers, true_network_ms))
     write_table(tmp_path / "layers.csv", ROWS)
     predictor.save(tmp_path / "predictor.json", seed=2)
     again = load_predictor(tmp_path)
-    assert again.predict(layers[0]).latency_ms == pytest.approx(predictor.predict(layers[0]).latency_ms, rel=1e-4)
+    assert again.predict(layers[0][0]).latency_ms == pytest.approx(predictor.predict(layers[0][0]).latency_ms, rel=1e-4)
     text = (tmp_path / "predictor.json").read_text()
     (tmp_path / "predictor.json").write_text(text.replace("stride 1", "stride one"))
     with pytest.raises(UserError, match=r"it has the features .*stride one"):
@@ -177,10 +209,19 @@ def test_features_are_the_sums_they_say() -> None:
     layers = layers_of_architecture(NAMED["N0"], 19, SIZE)
     body = [conv for conv in layers.convs if conv.kernel == 3]
     times = dict(zip(body, lookup.latency_ms(body), strict=True))
-    found = features(lookup, layers)
-    assert found[0] == pytest.approx(sum(times[c] for c in body if c.stride == 1))
-    assert found[1] == pytest.approx(sum(times[c] for c in body if c.stride == 2 and c.channels_in > 3))
-    assert found[2] == pytest.approx(times[body[0]]) and found[-1] == 1
+    found = dict(zip(FEATURES, features(lookup, layers), strict=True))
+
+    def total(stride: int, least: int, most: float) -> float:
+        return sum(times[c] for c in body[1:] if c.stride == stride and least < 9 * c.channels_in * c.channels_out <= most)
+
+    for stride in (1, 2):
+        assert found[f"stride {stride}, small"] == pytest.approx(total(stride, 0, 25_000))
+        assert found[f"stride {stride}, medium"] == pytest.approx(total(stride, 25_000, 150_000))
+        assert found[f"stride {stride}, large"] == pytest.approx(total(stride, 150_000, math.inf))
+    assert found["first layer"] == pytest.approx(times[body[0]]) and found["constant"] == 1
+    wide = layers_of_architecture(NAMED["LPS-Net-L"], 19, SIZE)
+    told = dict(zip(FEATURES, features(lookup, wide), strict=True))
+    assert all(told[f"stride {stride}, {size}"] > 0 for stride in (1, 2) for size in ("small", "medium", "large"))
 
 
 def test_random_networks_are_distinct_reproducible_unseen_and_within_bounds() -> None:
@@ -205,8 +246,8 @@ def test_the_table_spans_the_first_steps_of_a_search() -> None:
 
 
 def test_a_loaded_predictor_needs_no_measurement(tmp_path: Path) -> None:
-    layers = [layers_of_architecture(one, 19, SIZE) for one in networks(13, 4)]
+    layers = families(networks(10, 4))
     write_table(tmp_path / "layers.csv", ROWS)
-    fit(ROWS, layers, [true_network_ms(one) for one in layers]).save(tmp_path / "predictor.json")
+    fit(ROWS, layers, times(layers, true_network_ms)).save(tmp_path / "predictor.json")
     assert isinstance(load_predictor(tmp_path), Predictor)
     assert not default_store_path().exists()

@@ -22,9 +22,9 @@ COMMANDS = re.findall(r"^(?:\.venv/bin/)?lps-search ([^#\n]+)", README, re.MULTI
 SMALLER = {
     "expand": f"{TINY_OPTIONS} --latency-seconds 0",
     "measure": "--input 64x128 --seconds 0",
-    "latency-table": "--input 8x8 --widths 4,8 --seconds 0",
+    "latency-table": "--input 32x64 --widths 4,8 --seconds 0 --backend torch",
     "noise-floor": "--input 64x128 --seconds 0 --repeats 2 --rebuilds 2",
-    "latency-predictor": "--input 16x32 --seconds 0 --fit 12 --test 3 --max-macs 0.003 --backend torch",
+    "latency-predictor": "--input 16x32 --seconds 0 --fit 10 --test 3 --max-macs 0.003 --backend torch",
     "export": "--input 64x128",
 }
 
@@ -59,7 +59,7 @@ def test_the_commands_run_in_the_order_written(tmp_path: Path, monkeypatch: pyte
         smaller = SMALLER.get(verb, "").split()
         rest = without(rest, tuple(option for option in smaller if option.startswith("--")))
         assert run([verb, *rest, *smaller]) == 0, command
-    assert (tmp_path / "table.csv").exists() and (tmp_path / "runs" / "camvid" / "trajectory.png").exists()
+    assert (tmp_path / "device" / "networks.csv").exists() and (tmp_path / "runs" / "camvid" / "trajectory.png").exists()
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

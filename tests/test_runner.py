@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latency import Measurement, MeasurementFailed, Store
+from latency import Measurement, MeasurementFailed, Store, TimingPlan
+from latency.compare import in_turns
 from lpsnet import Architecture, load
 from lpsnet.metrics import Scores
 from lpsnet.network import LPSNet
@@ -19,7 +20,7 @@ from search.config import SearchConfig
 from search.executor import LocalExecutor, conditions, current_environment, subject
 from search.observer import Observer
 from search.proxy import Proxy
-from search.report import write_report
+from search.report import family_frame, write_report
 from search.run import Run
 from search.runner import Progress, advance, replay
 from tests.tiny import few_frames, made_latency, tiny_config
@@ -34,6 +35,7 @@ class CountingExecutor:
         self.config, self.fail = config, fail
         self.measured: list[tuple[str, str]] = []
         self.trained: list[str] = []
+        self.turns: list[tuple[str, str]] = []
 
     def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
         at = conditions(self.config, boundary)
@@ -48,6 +50,15 @@ class CountingExecutor:
             load_s=0.1,
             created="2026-01-01T00:00:00+00:00",
         )
+
+    def compare(self, first: Architecture, second: Architecture) -> Measurement:
+        """Neither is faster, whatever the formula says."""
+        self.turns.append((str(first), str(second)))
+        row = self.measure(first)
+        self.measured.pop()
+        name = in_turns(subject(first, 11), subject(second, 11))
+        turns = [0.9, 1.1] * 5
+        return dataclasses.replace(row, subject=name, samples_ms=(1.0,) * 10, found={"second_ms": turns, "reason": "a tie"})
 
     def train(self, architecture: Architecture) -> tuple[Trained, float]:
         self.trained.append(str(architecture))
@@ -234,3 +245,35 @@ def test_every_training_is_a_trial_with_its_expansion_k_latency_row_curve_and_st
             assert attributes["expansion"].split(" = ")[0].endswith(f" x{attributes['k']}") and attributes["parent_trial"] == "step-00/0"
             assert trial.state.name == "COMPLETE" and trial.value == attributes["record"]["miou_percent"]
             assert attributes["record"]["curve"] == [[1, 2.0], [2, 1.0]] and attributes["iterations"] == 2 and attributes["seed"] == 0
+
+
+def test_what_is_run_in_turns_is_kept_as_rows_and_replayed(tmp_path: Path) -> None:
+    config = tiny_config(2, noise=0.2)
+    first, second = CountingExecutor(config), CountingExecutor(config)
+    steps = finish(tmp_path / "run", config, first)
+    ties = [tie for step in steps for tie in step.ties]
+    assert ties and [(str(tie.first), str(tie.second)) for tie in ties] == first.turns
+    assert len(first.turns) == len(set(first.turns))
+    assert chain(finish(tmp_path / "run", config, second)) == chain(steps) and not second.turns
+    run = Run.read(tmp_path / "run")
+    assert [step.ties for step in replay(run).steps] == [step.ties for step in steps]
+    rows = [row for row in run.store.all() if "in turns with" in row.subject]
+    assert len(rows) == len(ties) and all(row.found["reason"] == "a tie" for row in rows)
+    assert "neither is faster" in " ".join(family_frame(run, steps)["warnings"])
+    run.close()
+    untied = finish(tmp_path / "other", tiny_config(2), CountingExecutor(tiny_config(2)))
+    assert not any(step.ties for step in untied)
+
+
+def test_a_latency_that_hangs_ends_as_a_failed_candidate_and_is_not_held_against_the_network_for_good(tmp_path: Path) -> None:
+    few_frames()
+    config, store = tiny_config(0, plan=TimingPlan(min_s=0)), Store(tmp_path / "machine.sqlite")
+    executor = LocalExecutor(config, store, Observer(), limit_s=1e-3)
+    with start(tmp_path / "run", config) as run:
+        progress = advance(run, executor, Observer(), lambda so_far: None)
+        assert "could not be measured: no answer within 0.001 s" in progress.stopped
+    executor.close()
+    patient = LocalExecutor(config, store, Observer(), limit_s=120)
+    found = patient.measure(config.start_architecture)
+    assert found.latency_ms > 0 and store.all() == [found]
+    patient.close()

@@ -98,3 +98,19 @@ def test_a_time_that_is_not_finite_and_above_zero_fails_with_the_value(make_sess
     with pytest.raises(MeasurementFailed, match=f"reported {wrong} ms"):
         timing.sample(session, TimingPlan(warmup_s=0, min_samples=30, min_s=0))
     assert session.runs == 8
+
+
+@pytest.mark.parametrize(("run_ms", "expected"), [(1.0, 1), (0.2, 1), (0.07, 3), (0.01, 20)])
+def test_a_run_too_short_for_the_devices_clock_is_timed_several_times_in_a_row(
+    run_ms: float, expected: int, make_session: MakeSession
+) -> None:
+    session = make_session(run_s=0.001, values=[run_ms] * 1000)
+    session.runs_a_sample = 1  # type: ignore[attr-defined]
+    result = timing.sample(session, TimingPlan(warmup_s=0.05, min_samples=5, min_s=0))
+    assert result.runs_a_sample == session.runs_a_sample == expected  # type: ignore[attr-defined]
+
+
+def test_a_session_that_times_single_runs_only_is_left_alone(make_session: MakeSession) -> None:
+    session = make_session(run_s=0.001, values=[0.01] * 1000)
+    result = timing.sample(session, TimingPlan(warmup_s=0.05, min_samples=5, min_s=0))
+    assert result.runs_a_sample == 1 and not hasattr(session, "runs_a_sample")

@@ -16,7 +16,7 @@ import onnxruntime
 from torch import nn
 
 from latency.environment import package_version
-from latency.export import OPSET, graph_for, seeded_input
+from latency.export import OPSET, full_precision, graph_for, seeded_input
 from latency.measurement import Conditions
 from latency.protocols import MeasurementFailed
 
@@ -45,8 +45,7 @@ class OrtSession:
         """See `Session.infer`."""
         self._bind(image)
         self._session.run_with_iobinding(self._binding)
-        output = np.asarray(self._binding.copy_outputs_to_cpu()[0])
-        return output.astype(np.float32) if output.dtype == np.float16 else output
+        return full_precision(np.asarray(self._binding.copy_outputs_to_cpu()[0]))
 
     def run_ms(self) -> float:
         """See `Session.run_ms`."""

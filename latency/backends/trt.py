@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from latency.engine import EngineOptions, Log, build_engine, runtime_module
+from latency.engine import EngineOptions, Log, build_engine, default_timing_cache, runtime_module
+from latency.engine_check import contradiction, precisions_found
 from latency.environment import package_version
-from latency.export import OPSET, graph_for, seeded_input
+from latency.export import OPSET, full_precision, graph_for, seeded_input
 from latency.measurement import Conditions
 from latency.protocols import BackendError, MeasurementFailed
 
@@ -29,6 +30,7 @@ class TrtSession:
     """An engine on the device with its input and output bound."""
 
     clock = "cuda-events"
+    runs_a_sample = 1
 
     def __init__(self, trt: Any, data: bytes, conditions: Conditions) -> None:
         import pycuda.driver as cuda
@@ -50,7 +52,10 @@ class TrtSession:
         self._enqueue()  # nothing lazy may fall into the recording
         self._stream.synchronize()
         self._launch: Callable[[], None] = self._record() if conditions.cuda_graph else self._enqueue
-        self.found: dict[str, Any] = {"cuda_graph": conditions.cuda_graph, "opset": OPSET, "layers": self._layers(trt)}
+        layers = self._layers(trt)
+        if against := contradiction(conditions.precision, layers):
+            raise MeasurementFailed(against)
+        self.found: dict[str, Any] = {"cuda_graph": conditions.cuda_graph, "opset": OPSET, "precisions": precisions_found(layers)}
 
     def _execution_context(self) -> Any:
         if hasattr(self._engine, "create_runtime_config"):  # TensorRT-RTX compiles on the device at first use, into this cache
@@ -100,17 +105,17 @@ class TrtSession:
         self._launch()
         self._cuda.memcpy_dtoh_async(self._host[self._output], self._device[self._output], self._stream)
         self._stream.synchronize()
-        result = self._host[self._output].copy()
-        return result.astype(np.float32) if result.dtype == np.float16 else result
+        return full_precision(self._host[self._output].copy())
 
     def run_ms(self) -> float:
         """See `Session.run_ms`."""
         start, end = self._cuda.Event(), self._cuda.Event()
         start.record(self._stream)
-        self._launch()
+        for _ in range(self.runs_a_sample):
+            self._launch()
         end.record(self._stream)
         end.synchronize()
-        return float(end.time_since(start))
+        return float(end.time_since(start)) / self.runs_a_sample
 
     def parts_ms(self) -> dict[str, float]:
         """See `Session.parts_ms`: "enqueue" is the host's share of a launch, "host" a whole inference with both copies."""
@@ -157,7 +162,9 @@ class TrtBackend:
         """See `Backend.load`."""
         import pycuda.driver as cuda
 
-        engine = build_engine(graph_for(module, conditions), self.name, EngineOptions(precision=conditions.precision))
+        cache = default_timing_cache(self.name, cuda.Device(0).name())
+        options = EngineOptions(precision=conditions.precision, timing_cache=cache)
+        engine = build_engine(graph_for(module, conditions), self.name, options)
         context = cuda.Device(0).retain_primary_context()
         context.push()
         try:

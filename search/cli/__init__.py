@@ -11,7 +11,7 @@ import sys
 import typer
 from typer.main import get_command
 
-from search.cli import data_verbs, export_verbs, measure_verbs, noise_verbs, search_verbs, table_verbs
+from search.cli import data_verbs, export_verbs, measure_verbs, noise_verbs, predictor_verbs, search_verbs, table_verbs
 
 app = typer.Typer(
     name="lps-search",
@@ -23,6 +23,7 @@ app = typer.Typer(
 search_verbs.register(app)
 measure_verbs.register(app)
 table_verbs.register(app)
+predictor_verbs.register(app)
 noise_verbs.register(app)
 export_verbs.register(app)
 data_verbs.register(app)

@@ -35,6 +35,9 @@ def export(
     flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
     compute_capability: Annotated[str, typer.Option(help="Of the GPUs the engine is for, such as 8.6,8.9. Default: the GPU here.")] = "",
     timing_cache: Annotated[Path | None, typer.Option(help="Timing cache shared by builds.")] = None,
+    optimization_level: Annotated[int, typer.Option(help="Of an engine, 1 to 5.")] = 3,
+    aux_streams: Annotated[int | None, typer.Option(help="Streams of an engine besides the main one. Default: as it likes.", min=0)] = None,
+    workspace_mib: Annotated[int | None, typer.Option(help="Most scratch memory of an engine's kernel. Default: all.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a network for deployment, checked against torch, with a JSON beside each file that says what it is."""
@@ -47,7 +50,14 @@ def export(
     if engine:
         if dynamic_batch:
             raise UserError("an engine is built for one image; leave out --dynamic-batch or --engine")
-        options = _engine_options(precision, capabilities, timing_cache)
+        options = _engine_options(
+            precision=precision,
+            compute_capabilities=capabilities,
+            timing_cache=timing_cache,
+            optimization_level=optimization_level,
+            max_aux_streams=aux_streams,
+            workspace_bytes=workspace_mib and workspace_mib * 2**20,
+        )
         check_options(flavour, options)
     elif capabilities or timing_cache or precision == "tf32":
         raise UserError("--compute-capability, --timing-cache and --precision tf32 are for engines; add --engine")
@@ -72,13 +82,13 @@ def export(
         print(f"{name}: {_told(description)}")
 
 
-def _engine_options(precision: str, capabilities: tuple[str, ...], timing_cache: Path | None) -> EngineOptions:
+def _engine_options(**values: Any) -> EngineOptions:
     """Options of an engine from what the command line says. Raises `UserError`."""
     from latency.engine import EngineOptions
     from lpsnet.errors import UserError
 
     try:
-        return EngineOptions(precision=precision, compute_capabilities=capabilities, timing_cache=timing_cache)
+        return EngineOptions(**values)
     except ValueError as error:
         raise UserError(str(error)) from error
 

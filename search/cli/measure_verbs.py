@@ -22,6 +22,7 @@ Precision = Annotated[str, typer.Option(help="fp32, or on a GPU tf32 or fp16.")]
 Threads = Annotated[int, typer.Option(help="CPU threads of the runtime; 0 for all cores.", min=0)]
 Seconds = Annotated[float, typer.Option(help="Sample each latency for at least this many seconds.", min=0.0)]
 StorePath = Annotated[Path | None, typer.Option("--store", help="Latency store of this machine; default in your data folder.")]
+CudaGraph = Annotated[bool, typer.Option("--cuda-graph/--enqueue", help="On a GPU: launch recorded runs as one, or each kernel.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -41,6 +42,7 @@ def measure(
     precision: Precision = "fp32",
     threads: Threads = 0,
     seconds: Seconds = 1.0,
+    cuda_graph: CudaGraph = True,
     interleaved: Annotated[bool, typer.Option("--interleave", help="Run two networks in turns: is one faster?")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write a row a network and boundary to this CSV file.")] = None,
     turns: Annotated[int, typer.Option(help="Turns of --interleave.", min=6)] = 40,
@@ -57,14 +59,15 @@ def measure(
     if boundary != "all" and boundary not in BOUNDARIES:
         raise UserError(f"unknown boundary {boundary!r}; there are: {', '.join(BOUNDARIES)}, all")
     ends = BOUNDARIES if boundary == "all" else (boundary,)
-    conditions = make_conditions(shape, ends[0], backend, device, precision, threads, seconds)
+    conditions = make_conditions(shape, ends[0], backend, device, precision, threads, seconds, cuda_graph=cuda_graph)
     if interleaved:
         compare_in_turns(parsed, classes, turns, conditions, as_json)
         return
     opened = Store(store or default_store_path())
+    same = {name: getattr(conditions, name) for name in ("backend", "device", "precision", "threads", "plan", "cuda_graph")}
     summaries: list[dict[str, Any]] = []
     for one in parsed:
-        summaries += (mine := _summaries(one, classes, ends, conditions, opened))
+        summaries += (mine := network_summaries(one, classes, ends, size=shape, store=opened, **same))
         if not as_json:
             _print_measurements(str(one), mine)
         if out is not None:  # after each network, so that a killed call leaves what it has
@@ -73,24 +76,26 @@ def measure(
         print(json.dumps(summaries))
 
 
-def _summaries(
-    architecture: Architecture, classes: int, boundaries: tuple[str, ...], conditions: Conditions, store: Store
+def network_summaries(
+    architecture: Architecture, classes: int, boundaries: tuple[str, ...], *, size: tuple[int, int], store: Store, **conditions: Any
 ) -> list[dict[str, Any]]:
-    """What was measured at each boundary, with the network's size."""
+    """What was measured at each boundary, with the network's size.
+
+    Raises:
+        UserError: the network cannot be measured at that size.
+    """
     from latency.measure import measure as measure_latency
     from latency.protocols import MeasurementFailed
     from lpsnet.complexity import complexity
     from lpsnet.network import LPSNet
 
-    network, size = LPSNet(architecture, classes, deployed=True), (conditions.shape[2], conditions.shape[3])
-    same = {name: getattr(conditions, name) for name in ("backend", "device", "precision", "threads", "plan")}
     try:
         cost = complexity(architecture, classes, size)
     except ValueError as error:
         raise UserError(str(error)) from error
-    subject = f"{architecture} classes={classes}"
+    network, subject = LPSNet(architecture, classes, deployed=True), f"{architecture} classes={classes}"
     try:
-        found = [measure_latency(network, size=size, boundary=ends, subject=subject, store=store, **same) for ends in boundaries]
+        found = [measure_latency(network, size=size, boundary=ends, subject=subject, store=store, **conditions) for ends in boundaries]
     except MeasurementFailed as failure:
         raise UserError(f"{architecture} cannot be measured: {failure}") from failure
     return [{**one.summary(), "parameters": cost.parameters, "macs_giga": cost.macs / 1e9} for one in found]
@@ -99,11 +104,13 @@ def _summaries(
 def _print_measurements(name: str, summaries: list[dict[str, Any]]) -> None:
     first = summaries[0]
     where = f"{first['backend']} on {first['device']}, {first['threads']} threads, input {first['shape'][2]}x{first['shape'][3]}"
-    columns = ["boundary", "median ms", "min", "p90", "p99", "CV %", "IQR %", "samples", "verdict"]
+    where += f", {first['precision']}, {first['caches']} caches"
+    parts = {"enqueue": "enqueue_ms", "host": "host_ms"} if "host_ms" in first else {}
+    columns = ["boundary", "median ms", "min", "p90", "p95", "p99", *parts, "CV %", "IQR %", "samples", "verdict"]
     rows = [
         [
             s["boundary"],
-            *(f"{s[key]:.3f}" for key in ("latency_ms", "min_ms", "p90_ms", "p99_ms")),
+            *(f"{s[key]:.3f}" for key in ("latency_ms", "min_ms", "p90_ms", "p95_ms", "p99_ms", *parts.values())),
             *(f"{100 * s[key]:.1f}" for key in ("coefficient_of_variation", "spread")),
             s["samples"],
             "stable" if s["stable"] else "unstable",
@@ -143,7 +150,15 @@ def compare_in_turns(architectures: list[Architecture], classes: int, turns: int
 
 
 def make_conditions(
-    size: tuple[int, int], boundary: str, backend: str, device: str, precision: str, threads: int, seconds: float
+    size: tuple[int, int],
+    boundary: str,
+    backend: str,
+    device: str,
+    precision: str,
+    threads: int,
+    seconds: float,
+    *,
+    cuda_graph: bool = True,
 ) -> Conditions:
     """Conditions from what the command line says.
 
@@ -165,14 +180,31 @@ def make_conditions(
             precision=precision,
             threads=threads or available_cores(),
             plan=TimingPlan(min_s=seconds),
+            cuda_graph=cuda_graph,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def doctor(as_json: AsJson = False) -> None:
+def measuring(backend: str, device: str, threads: int, seconds: float, store: Path | None) -> dict[str, Any]:
+    """What the functions that measure tables share: conditions and an open store. Raises as `make_conditions` does."""
+    from latency.store import Store, default_store_path
+
+    at = make_conditions((1, 1), "scores", backend, device, "fp32", threads, seconds)
+    same = {name: getattr(at, name) for name in ("backend", "device", "threads", "plan")}
+    return {**same, "store": Store(store or default_store_path())}
+
+
+def doctor(
+    engine: Annotated[Path | None, typer.Option(help="An engine file: what it is, and whether it may run here.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what this machine has: device, backends, versions, and what is missing with the way to get it."""
     import platform
+
+    if engine is not None:
+        _examine(engine, as_json)
+        return
 
     from latency.backends import backend_names, make_backend
     from latency.environment import available_cores, cpu_name, package_version
@@ -201,3 +233,19 @@ def doctor(as_json: AsJson = False) -> None:
         return
     print_table("This machine", ["what", "found"], [[key, value] for key, value in {**system, **versions}.items()])
     print_table("Backends", ["backend", "device", "state"], [[s["backend"], s["device"], s["state"]] for s in states])
+
+
+def _examine(path: Path, as_json: bool) -> None:
+    """Say what an engine is. Raises `BackendError` where it may not run here."""
+    from latency.engine_check import read_engine
+    from latency.state import compute_capability
+
+    here = compute_capability()
+    _, description = read_engine(path, here)
+    description["gpu_here"] = here
+    if as_json:
+        print(json.dumps(description))
+        return
+    shown = ("runs_on", "precision", "graph", "inputs", "outputs", "optimization_level", "bytes", "build_s", "timing_cache")
+    print_table(str(path), ["what", "found"], [[name.replace("_", " "), str(description.get(name))] for name in shown])
+    print(f"it may run on the GPU here, of compute capability {here}" if here else "no GPU is found here; it may run where one is")

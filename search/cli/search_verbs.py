@@ -15,11 +15,20 @@ from search.cli.measure_verbs import AsJson, StorePath
 if TYPE_CHECKING:
     from lpsnet.recipe import TrainRecipe
     from search.config import SearchConfig
-    from search.expand import Step
     from search.run import Run
     from search.runner import Progress
+    from search.step import Step
 
+LatencyLimit = Annotated[float, typer.Option(help="End a single latency after this many seconds, as failed; 0: no limit.", min=0.0)]
 MaxHours = Annotated[float | None, typer.Option(help="Begin nothing new after this many hours.", min=0.0)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What may be spent: seconds on a single latency (0 for no limit), and hours until nothing new begins."""
+
+    latency_s: float
+    max_hours: float | None
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +63,9 @@ def expand(
     max_paths: Annotated[int, typer.Option(help="Most paths.")] = 3,
     storage: Annotated[str, typer.Option(help="Database URL of the studies. Default: a journal file in the run.")] = "",
     predictor: Annotated[Path | None, typer.Option(help="Folder of latency-predictor; only what it leaves in doubt is measured.")] = None,
+    noise: Annotated[float, typer.Option(help="Latencies nearer than this share are run in turns where it matters; 0: never.")] = 0.03,
     store: StorePath = None,
+    latency_limit: LatencyLimit = 900.0,
     max_hours: MaxHours = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be measured and trained, and for how long.")] = False,
     as_json: AsJson = False,
@@ -71,12 +82,14 @@ def expand(
         proxy=_recipe(proxy_iterations, crop, scales, batch_size=batch, learning_rate=learning_rate, jitter=jitter),
         bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
         predictor=str(predictor.resolve()) if predictor else "",
+        noise=noise,
         **same,
     )
     if dry_run:
         _dry_run(config, store, as_json)
         return
-    _drive(out or Path("runs") / config.data.partition(":")[0], config, store, max_hours, as_json, remeasure=False)
+    limits = Limits(latency_s=latency_limit, max_hours=max_hours)
+    _drive(out or Path("runs") / config.data.partition(":")[0], config, store, limits, as_json, remeasure=False)
 
 
 def _machine(threads: int, training_device: str, latency_seconds: float) -> dict[str, Any]:
@@ -112,6 +125,7 @@ def resume(
     steps: Annotated[int | None, typer.Option(help="Go on to this many steps in all.", min=0)] = None,
     remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure all latencies anew in this environment.")] = False,
     store: StorePath = None,
+    latency_limit: LatencyLimit = 900.0,
     max_hours: MaxHours = None,
     as_json: AsJson = False,
 ) -> None:
@@ -121,7 +135,7 @@ def resume(
     config = read_header(run).config
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
-    _drive(run, config, store, max_hours, as_json, remeasure=remeasure)
+    _drive(run, config, store, Limits(latency_s=latency_limit, max_hours=max_hours), as_json, remeasure=remeasure)
 
 
 def show(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_json: AsJson = False) -> None:
@@ -144,7 +158,7 @@ def show(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_jso
         _print_state(opened.config.steps, progress)
 
 
-def _drive(out: Path, config: SearchConfig, store: Path | None, max_hours: float | None, as_json: bool, *, remeasure: bool) -> None:
+def _drive(out: Path, config: SearchConfig, store: Path | None, limits: Limits, as_json: bool, *, remeasure: bool) -> None:
     """Open the run, advance it, write the derived files, and say how it ended."""
     from latency.store import Store, default_store_path
     from search.executor import LocalExecutor, current_environment
@@ -155,12 +169,14 @@ def _drive(out: Path, config: SearchConfig, store: Path | None, max_hours: float
     environment = current_environment(config)
     with Live() as live:
         live.decided = (lambda step: None) if as_json else print_step  # type: ignore[method-assign]
-        executor = LocalExecutor(config, Store(store or default_store_path()), live)
+        executor = LocalExecutor(config, Store(store or default_store_path()), live, limit_s=limits.latency_s)
         with Run.start(out, config, executor.proxy.class_names, environment, remeasure=remeasure) as run:
             try:
-                progress = advance(run, executor, live, lambda so_far: write_report(run, so_far.steps), max_hours=max_hours)
+                progress = advance(run, executor, live, lambda so_far: write_report(run, so_far.steps), max_hours=limits.max_hours)
             except KeyboardInterrupt:
                 raise typer.Exit(complain(f"stopped; go on with: lps-search resume {out}", 130)) from None
+            finally:
+                executor.close()
             if as_json:
                 _print_json(run, progress)
             else:
@@ -173,8 +189,8 @@ def _drive(out: Path, config: SearchConfig, store: Path | None, max_hours: float
 
 def print_step(step: Step) -> None:
     """Print a decided step: every candidate with expansion, k, latency, mIoU and slope; the chosen one stands out."""
-    from search.expand import Failure
     from search.report import slope_text
+    from search.step import Failure
 
     if step.parent is None:
         print(f"step 0: {step.chosen.architecture}  {step.chosen.latency_ms:.3f} ms  {step.chosen.miou_percent:.2f} mIoU")
@@ -205,8 +221,8 @@ def print_step(step: Step) -> None:
         print(f"{name}: {reason}")
     for name, text in step.excluded.items():
         print(f"{name}: {text} excluded by the predictor, not measured")
-    for warning in step.warnings:
-        print(f"note: {warning}")
+    for note in (*step.warnings, *(tie.text for tie in step.ties)):
+        print(f"note: {note}")
 
 
 def _print_state(wanted: int, progress: Progress, out: Path | None = None) -> None:

@@ -1,8 +1,9 @@
-"""`lps-search latency-table`, `latency-predictor` and `predict-latency`: what layers cost here, and what follows for networks."""
+"""`lps-search latency-table`: what layers and networks cost on the device at hand."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,67 +11,105 @@ import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, parse_size, print_table, write_rows
-from search.cli.measure_verbs import AsJson, Backend, Device, Seconds, StorePath, Threads, make_conditions
+from search.cli.measure_verbs import AsJson, Backend, Device, Seconds, StorePath, Threads, measuring, network_summaries
 
 if TYPE_CHECKING:
-    from latency.predict import ErrorReport
+    from latency.layers import LayerRow
     from latency.table import ConvRow
 
-Folder = Annotated[Path, typer.Option("--out", help="Folder of the device's results.")]
-SPEARMAN_TARGET, WITHIN_TARGET = 0.99, 0.90
+PARTS = ("widths", "layers", "networks")
+
+STRIDE_OF_STAGE_3 = 8
+"""The widths are measured on the feature map of a network's third stage."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command("latency-table")(latency_table)
-    app.command("latency-predictor")(latency_predictor)
-    app.command("predict-latency")(predict_latency)
 
 
 def latency_table(
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the feature map.")] = "64x128",
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "512x1024",
+    parts: Annotated[str, typer.Option(help="Which tables: widths, layers, networks, or several with commas.")] = ",".join(PARTS),
     widths: Annotated[str, typer.Option(help="Channel widths: numbers and ranges FIRST-LAST or FIRST-LAST:STEP.")] = "1-17,24-72:8",
     backend: Backend = "ort",
     device: Device = "cpu",
     threads: Threads = 0,
     seconds: Seconds = 0.3,
     store: StorePath = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file, and a plot beside it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the tables as CSV, and plots, to this folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure 3x3 convolutions, standard and separable, over channel widths: latency, FLOPs-efficiency, sweet spots (Fig. 4, 5)."""
-    from dataclasses import asdict
+    """Measure what convolutions and networks cost here; killed and started again it goes on.
 
+    widths: 3x3 convolutions, standard and separable, over channel widths, with the sweet spots (the paper's Fig. 4 and 5).
+    layers: the convolutions that span the search space at the input size. networks: the chain of Table 4, with S, M and L.
+    """
     from latency.protocols import MeasurementFailed
-    from latency.table import conv_table
 
-    numbers, shape = parse_widths(widths), parse_size(size)
-    conditions = _conditions(backend, device, threads, seconds, store)
-    table = []
+    wanted, numbers, shape = parse_parts(parts), parse_widths(widths), parse_size(size)
+    conditions = measuring(backend, device, threads, seconds, store)
+    where, found = f"{backend} on {device}", {}
     with Live() as live:
-        done = 0
-
-        def count(_: object) -> None:
-            nonlocal done
-            done += 1
-            live.work("latencies", done, 2 * len(numbers), "3x3 convolutions")
-
-        live.work("latencies", 0, 2 * len(numbers), "3x3 convolutions")
         try:
-            for separable in (False, True):
-                table += conv_table(numbers, shape, separable=separable, on_row=count, **conditions)
+            for part in wanted:
+                found[part] = _measured(part, numbers, shape, live, conditions)
+                if out is not None:
+                    _write(out, part, found[part], where)
         except MeasurementFailed as failure:
-            raise UserError(f"a convolution cannot be measured: {failure}") from failure
-    rows = [asdict(row) for row in table]
-    if out is not None:
-        from search.figures import draw_widths
-
-        write_rows(out, rows)
-        draw_widths(table, out.with_suffix(".png"), f"{shape[0]}x{shape[1]}, {backend} on {device}")
+            raise UserError(f"a layer or network cannot be measured: {failure}") from failure
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps({part: [_plain(row) for row in rows] for part, rows in found.items()}))
         return
-    _print_widths(table, f"{shape[0]}x{shape[1]}, {backend} on {device}")
+    for part, rows in found.items():
+        _print(part, rows, where)
+
+
+def _measured(part: str, widths: tuple[int, ...], size: tuple[int, int], live: Live, conditions: dict[str, Any]) -> list[Any]:
+    """The rows of one table."""
+    from latency.layers import measure_layers
+    from latency.table import conv_table
+    from lpsnet.architecture import TABLE_4
+    from search import latency_space
+
+    done = 0
+
+    def count(_: object) -> None:
+        nonlocal done
+        done += 1
+        live.work("latencies", done, total, part)
+
+    if part == "widths":
+        total = 2 * len(widths)
+        stage = (max(1, size[0] // STRIDE_OF_STAGE_3), max(1, size[1] // STRIDE_OF_STAGE_3))
+        return [row for separable in (False, True) for row in conv_table(widths, stage, separable=separable, on_row=count, **conditions)]
+    if part == "layers":
+        convs = latency_space.table_convs(size)
+        total = len(convs)
+        return measure_layers(convs, on_row=count, **conditions)
+    total, rows = len(TABLE_4), []
+    for network in TABLE_4:
+        rows += network_summaries(network, latency_space.CLASSES, ("scores",), size=size, **conditions)
+        count(network)
+    return rows
+
+
+def _write(out: Path, part: str, rows: list[Any], where: str) -> None:
+    from search.figures import draw_layers, draw_widths
+
+    write_rows(out / f"{part}.csv", [_plain(row) for row in rows])
+    if part == "widths":
+        draw_widths(rows, out / "widths.png", where)
+    elif part == "layers":
+        draw_layers(rows, out / "layers.png", where)
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """A row as the columns of its table."""
+    if isinstance(row, dict):
+        return {name: value for name, value in row.items() if name != "reasons"}
+    values = asdict(row)
+    return {**values.pop("conv", {}), **values}
 
 
 def _print_widths(table: list[ConvRow], where: str) -> None:
@@ -92,81 +131,41 @@ def _print_widths(table: list[ConvRow], where: str) -> None:
     print(f"widths worth using here (no wider one costs the same): {', '.join(map(str, spots))}")
 
 
-def latency_predictor(
-    out: Folder,
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "360x480",
-    fitted: Annotated[int, typer.Option("--fit", help="Networks the predictor is fitted to.", min=12)] = 40,
-    tested: Annotated[int, typer.Option("--test", help="Unseen networks it is tested on, drawn after the fit.", min=3)] = 100,
-    max_macs: Annotated[float, typer.Option(help="Largest network, in G MACs.", min=0.001)] = 1.5,
-    seed: Annotated[int, typer.Option(help="Of the networks.")] = 0,
-    backend: Backend = "ort",
-    device: Device = "cpu",
-    threads: Threads = 0,
-    seconds: Seconds = 0.3,
-    store: StorePath = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit 1 where the targets are missed.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a layer table, fit a latency predictor to it, and test that on networks it has not seen."""
-    from latency.protocols import MeasurementFailed
-    from search.latency_space import PredictorPlan, make_predictor
+def _print_layers(table: list[LayerRow], where: str) -> None:
+    unstable = sum(not row.stable for row in table)
+    slowest = max(table, key=lambda row: row.latency_ms)
+    print(
+        f"{len(table)} layers, {where}: {min(row.latency_ms for row in table):.4f} ms to {slowest.latency_ms:.4f} ms ({slowest.conv} on "
+        f"{slowest.conv.height}x{slowest.conv.width}), {unstable} of them unstable; --out FOLDER writes them"
+    )
 
-    conditions = _conditions(backend, device, threads, seconds, store)
-    study = PredictorPlan(size=parse_size(size), fitted=fitted, tested=tested, max_macs=max_macs * 1e9, seed=seed)
-    with Live() as live:
-        try:
-            report = make_predictor(study, out, live, **conditions)
-        except MeasurementFailed as failure:
-            raise UserError(f"a network or layer cannot be measured: {failure}") from failure
-    if as_json:
-        print(json.dumps(report.to_dict()))
+
+def _print_networks(table: list[dict[str, Any]], where: str) -> None:
+    columns = ["network", "median ms", "min", "p90", "p95", "p99", "verdict"]
+    keys = ("latency_ms", "min_ms", "p90_ms", "p95_ms", "p99_ms")
+    cells = [[row["subject"].split()[0], *(f"{row[key]:.3f}" for key in keys), "stable" if row["stable"] else "unstable"] for row in table]
+    print_table(f"the chain of Table 4 to the scores, {where}", columns, cells)
+
+
+def _print(part: str, rows: list[Any], where: str) -> None:
+    if part == "widths":
+        _print_widths(rows, where)
+    elif part == "layers":
+        _print_layers(rows, where)
     else:
-        _print_report(report)
-    if check and not (report.spearman >= SPEARMAN_TARGET and report.within_10_percent >= WITHIN_TARGET):
-        raise typer.Exit(1)
+        _print_networks(rows, where)
 
 
-def predict_latency(
-    architecture: Annotated[str, typer.Argument(help="Name or text of a network.")],
-    table: Annotated[Path, typer.Option(help="Folder that latency-predictor wrote.")],
-    as_json: AsJson = False,
-) -> None:
-    """Predict the latency of a network, to its scores, from the layer table of a device; nothing is measured."""
-    from dataclasses import asdict
+def parse_parts(text: str) -> tuple[str, ...]:
+    """Read the names of tables, separated by commas, in the order of `PARTS`.
 
-    from lpsnet.architecture import Architecture
-    from search.forecast import PREDICTOR_FILE, layers_of_architecture, load_predictor
-    from search.latency_space import CLASSES
-
-    parsed, predictor = Architecture.parse(architecture), load_predictor(table)
-    height, width = json.loads((table / PREDICTOR_FILE).read_text())["input_size"]
-    found = predictor.predict(layers_of_architecture(parsed, CLASSES, (height, width)))
-    if as_json:
-        print(json.dumps({"architecture": str(parsed), **asdict(found)}))
-        return
-    span = f"95 % between {found.low_ms:.3f} and {found.high_ms:.3f}"
-    print(f"{parsed} at {height}x{width}: about {found.latency_ms:.3f} ms, {span} (predicted, not measured)")
-
-
-def _print_report(report: ErrorReport) -> None:
-    rows: list[list[Any]] = [
-        ["networks it had not seen", report.networks, ""],
-        ["Spearman", f"{report.spearman:.4f}", f">= {SPEARMAN_TARGET}"],
-        ["within 10 %", f"{report.within_10_percent:.1%}", f">= {WITHIN_TARGET:.0%}"],
-        ["median error", f"{report.median_error:.1%}", ""],
-        ["worst error", f"{report.worst_error:.1%} ({report.worst})", ""],
-        ["inside their interval", f"{report.inside_interval:.1%}", ""],
-    ]
-    print_table("latency predictor", ["what", "found", "target"], rows)
-
-
-def _conditions(backend: str, device: str, threads: int, seconds: float, store: Path | None) -> dict[str, Any]:
-    """What the measuring functions share."""
-    from latency.store import Store, default_store_path
-
-    at = make_conditions((1, 1), "scores", backend, device, "fp32", threads, seconds)
-    same = {name: getattr(at, name) for name in ("backend", "device", "threads", "plan")}
-    return {**same, "store": Store(store or default_store_path())}
+    Raises:
+        UserError: an unknown name, or none.
+    """
+    names = {part.strip() for part in text.split(",") if part.strip()}
+    if not names or not names <= set(PARTS):
+        raise UserError(f"--parts takes any of {', '.join(PARTS)}, separated by commas, got {text!r}")
+    return tuple(part for part in PARTS if part in names)
 
 
 def parse_widths(text: str) -> tuple[int, ...]:

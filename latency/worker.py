@@ -1,0 +1,113 @@
+"""Calls in a process of their own, with a time limit: a backend that hangs or crashes costs one call, not the caller.
+
+Native code that hangs cannot be interrupted from Python; its process can be ended. Nothing here knows what is called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import pickle
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from latency.protocols import MeasurementFailed, is_out_of_memory
+
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerLost(MeasurementFailed):
+    """The process gave no answer in time, or ended. That may say as much about the moment as about the network."""
+
+
+class Worker:
+    """A process that is started at the first call, kept between calls, and started anew after it was lost.
+
+    Args:
+        limit_s: seconds a call may take, from 1 on.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._process: Any = None
+        self._connection: Connection | None = None
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The value of `function(*arguments)`, all of which must be picklable.
+
+        Raises:
+            WorkerLost: no answer in time, or the process ended.
+            Exception: whatever the function raised.
+        """
+        connection = self._connected()
+        try:
+            connection.send_bytes(pickle.dumps((function, arguments)))
+            answered = connection.poll(self.limit_s)
+            value, error = pickle.loads(connection.recv_bytes()) if answered else (None, None)
+        except (EOFError, OSError):
+            raise WorkerLost(f"the measuring process {self._ending()}") from None
+        except BaseException:  # an interrupt: what would come now belongs to no call
+            self.close()
+            raise
+        if not answered:
+            self.close()
+            raise WorkerLost(f"no answer within {self.limit_s:g} s; the measuring process was ended")
+        if error is not None:
+            raise error
+        return value
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._connection is not None:
+            self._connection.close()
+        self._process = self._connection = None
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            context = multiprocessing.get_context("spawn")  # a fork would share OpenMP's and CUDA's threads, which do not survive it
+            self._connection, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            self._process.start()
+            theirs.close()
+        return self._connection
+
+    def _ending(self) -> str:
+        self._process.join(5)
+        code = self._process.exitcode
+        self.close()
+        return f"was ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with exit code {code}"
+
+
+def _serve(connection: Connection) -> None:
+    """Answer calls until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what an interrupt means
+    if sys.platform == "linux":  # a caller that is killed takes even a hanging process with it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    while True:
+        try:
+            function, arguments = pickle.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        answer: tuple[Any, Exception | None]
+        try:
+            answer = (function(*arguments), None)
+        except Exception as error:
+            answer = (None, _portable(error))
+        connection.send_bytes(pickle.dumps(answer))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as it can travel: its cause stays behind, so that memory ran out must stand in the text."""
+    if isinstance(error, MeasurementFailed) and is_out_of_memory(error):
+        return MeasurementFailed(f"{error} (out of memory)")
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
