@@ -17,6 +17,7 @@ from typing import Any
 from latency.protocols import MeasurementFailed, is_out_of_memory
 
 _PR_SET_PDEATHSIG = 1
+_LEAVING_S = 3.0
 
 
 class WorkerLost(MeasurementFailed):
@@ -34,6 +35,7 @@ class Worker:
         self.limit_s = limit_s
         self._process: Any = None
         self._connection: Connection | None = None
+        self._lost = False
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The value of `function(*arguments)`, all of which must be picklable.
@@ -53,6 +55,7 @@ class Worker:
             self.close()
             raise
         if not answered:
+            self._lost = True
             self.close()
             raise WorkerLost(f"no answer within {self.limit_s:g} s; the measuring process was ended")
         if error is not None:
@@ -60,13 +63,14 @@ class Worker:
         return value
 
     def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
+        """End the process: it leaves by itself when nobody calls, and is killed where it does not."""
         if self._connection is not None:
             self._connection.close()
-        self._process = self._connection = None
+        if self._process is not None:
+            self._process.join(0 if self._lost else _LEAVING_S)
+            self._process.kill()
+            self._process.join()
+        self._process, self._connection, self._lost = None, None, False
 
     def _connected(self) -> Connection:
         if self._connection is None:

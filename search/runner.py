@@ -142,7 +142,6 @@ class _Answerer:
         """An answer to `Measure`."""
         answers: dict[Architecture, float | Failure] = {}
         total = len(request.architectures)
-        self._cost.asked += total
         for number, architecture in enumerate(request.architectures):
             self._observer.work("latencies", number, total, f"step {request.step}: {architecture}")
             found = self._latency(architecture, self._run.config.boundary)
@@ -210,6 +209,7 @@ class _Answerer:
         store = self._run.store
         at = conditions(self._run.config, boundary)
         found = store.find(name, at, self._run.environment)
+        self._cost.asked += 1
         if found is not None:
             return found
         if self._executor is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,3 +278,21 @@ def test_a_latency_that_hangs_ends_as_a_failed_candidate_and_is_not_held_against
     found = patient.measure(config.start_architecture)
     assert found.latency_ms > 0 and store.all() == [found]
     patient.close()
+
+
+def test_what_the_latencies_of_a_step_took_is_told(tmp_path: Path) -> None:
+    class Noting(Observer):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    config, noting = tiny_config(2), Noting()
+    executor = CountingExecutor(config)
+    with start(tmp_path / "run", config) as run:
+        advance(run, executor, noting, lambda progress: None)  # type: ignore[arg-type]
+    counts = [re.findall(r"(\d+) latencies measured in \d+ s, (\d+) known already", note) for note in noting.notes]
+    told = [(int(measured), int(known)) for ((measured, known),) in counts]
+    last = [pair for pair in executor.measured if pair[1] == "labels"][-1:]  # measured after the last step was told
+    assert sum(measured for measured, _ in told) == len(executor.measured) - len(last)
