@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,11 +85,18 @@ def runtime_module(flavour: str) -> Any:
 
 
 def default_timing_cache(flavour: str, device: str) -> Path | None:
-    """The timing cache that a machine's builds for a device share, beside the latency store; None where there is no such thing."""
-    if flavour == "tensorrt-rtx":
-        return None
-    name = "-".join((flavour, str(runtime_module(flavour).__version__), device.replace(" ", "-").replace("/", "-")))
-    return default_store_path().parent / f"{name}.timing"
+    """The timing cache that a machine's builds for a device share; None for TensorRT-RTX, which has no such thing."""
+    return None if flavour == "tensorrt-rtx" else _beside_store(flavour, device, "timing")
+
+
+def default_runtime_cache(flavour: str, device: str) -> Path | None:
+    """The runtime cache that TensorRT-RTX's sessions on a device share; None for TensorRT, which has no such thing."""
+    return _beside_store(flavour, device, "runtime") if flavour == "tensorrt-rtx" else None
+
+
+def _beside_store(flavour: str, device: str, kind: str) -> Path:
+    name = "-".join((flavour, str(runtime_module(flavour).__version__), *re.findall(r"[\w.]+", device)))
+    return default_store_path().parent / f"{name}.{kind}"
 
 
 def check_options(flavour: str, options: EngineOptions) -> None:

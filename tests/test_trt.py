@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from latency.backends.trt import TrtBackend, TrtSession
+from latency.engine import default_runtime_cache, default_timing_cache
 from latency.export import seeded_input
 from latency.measurement import Conditions
 from latency.protocols import BackendError, MeasurementFailed
@@ -108,6 +110,18 @@ class Trt:
             create_execution_context=lambda: None if self.complain("context") else self.context(),
             create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda form: self.told),
         )
+
+    def runtime_config(self) -> Any:
+        """As TensorRT-RTX has one: its cache grows by the runs, and takes no cache that it did not write."""
+        cache = SimpleNamespace(content=b"")
+
+        def deserialize(data: bytes) -> bool:
+            cache.content = data if data.startswith(b"cache") else b""
+            return bool(cache.content)
+
+        cache.deserialize = deserialize
+        cache.serialize = lambda: b"cache of %d runs" % self.cuda.runs
+        return SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda given: None, cuda_graph_strategy="DISABLED")
 
     def context(self) -> Any:
         return SimpleNamespace(set_tensor_address=self.bind, execute_async_v3=self.run)
@@ -210,3 +224,31 @@ def test_without_tensorrt_without_pycuda_and_on_a_cpu_the_way_is_told(monkeypatc
     monkeypatch.setattr("latency.backends.trt.runtime_module", lambda flavour: None)
     monkeypatch.setitem(sys.modules, "pycuda", None)
     assert "pip install pycuda" in str(TrtBackend("tensorrt").unavailable("cuda"))
+
+
+def test_the_runtime_cache_of_tensorrt_rtx_is_kept_and_a_foreign_one_replaced(install: Install, tmp_path: Path) -> None:
+    class Rtx(Trt):
+        def engine(self) -> Any:
+            engine = super().engine()
+            engine.create_runtime_config = self.runtime_config
+            engine.create_execution_context = lambda config: self.context()
+            return engine
+
+    kept = tmp_path / "new" / "gpu.runtime"
+    first = TrtSession(Rtx(install()), b"plan", conditions(), kept)
+    assert kept.read_bytes() == b"cache of 1 runs" and "runtime_cache_used" not in first.found
+    assert first.found["cuda_graph_strategy"] == "DISABLED"
+    assert TrtSession(Rtx(install()), b"plan", conditions(), kept).found["runtime_cache_used"] is True
+    kept.write_bytes(b"of another driver")
+    assert TrtSession(Rtx(install()), b"plan", conditions(), kept).found["runtime_cache_used"] is False
+    assert kept.read_bytes().startswith(b"cache")
+    (tmp_path / "file").touch()
+    TrtSession(Rtx(install()), b"plan", conditions(), tmp_path / "file" / "gpu.runtime")  # nothing can be written; it runs all the same
+
+
+def test_caches_lie_beside_the_store_by_version_and_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LPS_SEARCH_STORE", str(tmp_path / "latency.sqlite"))
+    monkeypatch.setattr("latency.engine.runtime_module", lambda flavour: SimpleNamespace(__version__="11.1"))
+    assert default_timing_cache("tensorrt", "NVIDIA H200/a b") == tmp_path / "tensorrt-11.1-NVIDIA-H200-a-b.timing"
+    assert default_runtime_cache("tensorrt-rtx", "Orin") == tmp_path / "tensorrt-rtx-11.1-Orin.runtime"
+    assert default_timing_cache("tensorrt-rtx", "x") is None and default_runtime_cache("tensorrt", "x") is None

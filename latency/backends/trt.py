@@ -7,16 +7,18 @@ The input stays on the device: no copy is timed. Not yet executed on a GPU.
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from latency.engine import EngineOptions, Log, build_engine, default_timing_cache, runtime_module
+from latency.engine import EngineOptions, Log, build_engine, default_runtime_cache, default_timing_cache, runtime_module
 from latency.engine_check import contradiction, precisions_found
 from latency.environment import package_version
 from latency.export import OPSET, full_precision, graph_for, seeded_input
@@ -32,7 +34,7 @@ class TrtSession:
     clock = "cuda-events"
     runs_a_sample = 1
 
-    def __init__(self, trt: Any, data: bytes, conditions: Conditions) -> None:
+    def __init__(self, trt: Any, data: bytes, conditions: Conditions, runtime_cache: Path | None = None) -> None:
         import pycuda.driver as cuda
 
         self._cuda = cuda
@@ -40,7 +42,9 @@ class TrtSession:
         self._engine = trt.Runtime(self._log.logger).deserialize_cuda_engine(data)
         if self._engine is None:
             raise MeasurementFailed(f"the engine cannot be loaded on this GPU: {self._log.text()}")
-        self._context = self._execution_context()
+        self.found: dict[str, Any] = {"cuda_graph": conditions.cuda_graph, "opset": OPSET}
+        self._runtime_cache: Any = None
+        self._context = self._execution_context(runtime_cache)
         self._stream = cuda.Stream()
         self._host: dict[str, np.ndarray] = {}
         self._device: dict[str, Any] = {}
@@ -55,13 +59,20 @@ class TrtSession:
         layers = self._layers(trt)
         if against := contradiction(conditions.precision, layers):
             raise MeasurementFailed(against)
-        self.found: dict[str, Any] = {"cuda_graph": conditions.cuda_graph, "opset": OPSET, "precisions": precisions_found(layers)}
+        self.found["precisions"] = precisions_found(layers)
+        if self._runtime_cache is not None and runtime_cache is not None:  # filled by the first run
+            keep_runtime_cache(runtime_cache, bytes(self._runtime_cache.serialize()))
 
-    def _execution_context(self) -> Any:
+    def _execution_context(self, runtime_cache: Path | None) -> Any:
         if hasattr(self._engine, "create_runtime_config"):  # TensorRT-RTX compiles on the device at first use, into this cache
             config = self._engine.create_runtime_config()
-            if hasattr(config, "create_runtime_cache"):
-                config.set_runtime_cache(config.create_runtime_cache())
+            for name in ("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy"):
+                self.found[name] = str(getattr(config, name, "unknown"))
+            self._runtime_cache = config.create_runtime_cache()
+            if runtime_cache is not None and runtime_cache.is_file():
+                # A cache of another version, driver or GPU is refused by the runtime and made anew.
+                self.found["runtime_cache_used"] = bool(self._runtime_cache.deserialize(runtime_cache.read_bytes()))
+            config.set_runtime_cache(self._runtime_cache)
             context = self._engine.create_execution_context(config)
         else:
             context = self._engine.create_execution_context()
@@ -131,6 +142,17 @@ class TrtSession:
         return {"enqueue": (enqueued - start) * 1e3, "host": (time.perf_counter() - begin) * 1e3}
 
 
+def keep_runtime_cache(path: Path, data: bytes) -> None:
+    """Write a runtime cache, whole or not at all; where nothing can be written the next session compiles again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        return
+
+
 class TrtBackend:
     """See `Backend`; `name` is the flavour, "tensorrt" or "tensorrt-rtx"."""
 
@@ -168,7 +190,8 @@ class TrtBackend:
         context = cuda.Device(0).retain_primary_context()
         context.push()
         try:
-            session = TrtSession(runtime_module(self.name), engine.data, conditions)
+            kept = default_runtime_cache(self.name, cuda.Device(0).name())
+            session = TrtSession(runtime_module(self.name), engine.data, conditions, kept)
             session.found["engine"] = engine.description
             yield session
         except cuda.Error as error:
