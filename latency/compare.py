@@ -5,20 +5,23 @@ Two networks are run in turns, A B A B, so that drifting clocks and other work m
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from latency.backends import usable_backend
 from latency.environment import environment
 from latency.lock import device_lock
-from latency.measure import opened
+from latency.measure import failures_of, opened
 from latency.measurement import Conditions, Measurement
-from latency.timing import sample, warm_up
+from latency.timing import sample, timed_run, warm_up
+from latency.worker import Worker
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,12 +97,20 @@ def interleave(
         MeasurementFailed: a network cannot be built or run, or disagrees with torch.
         ValueError: fewer than 6 turns.
     """
-    row = _in_turns(first, second, conditions, ("", ""), turns, on_turn)
-    return comparison(row)
+    with device_lock(conditions.device, alone=True):
+        return comparison(_in_turns(first, second, conditions, ("", ""), turns, on_turn))
 
 
 def compare(
-    first: nn.Module, second: nn.Module, conditions: Conditions, *, subjects: tuple[str, str], store: Store, reason: str, turns: int = 40
+    first: nn.Module,
+    second: nn.Module,
+    conditions: Conditions,
+    *,
+    subjects: tuple[str, str],
+    store: Store,
+    reason: str,
+    turns: int = 40,
+    worker: Worker | None = None,
 ) -> Measurement:
     """Run two networks in turns, once: the store's row is returned where it holds one, and a new one is kept.
 
@@ -111,6 +122,7 @@ def compare(
         store: where the row is looked up and kept.
         reason: why they are run in turns, for the record.
         turns: pairs of samples.
+        worker: a process to run them in, with a time limit; by default this one, without.
 
     Returns:
         A row of its own, which no single measurement is answered by; `comparison` reads it.
@@ -122,7 +134,9 @@ def compare(
     backend = usable_backend(conditions.backend, conditions.device)
     known = store.find(in_turns(*subjects), conditions, environment(backend, conditions.device))
     if not isinstance(known, Measurement):
-        known = _in_turns(first, second, conditions, subjects, turns)
+        with device_lock(conditions.device, alone=True):
+            run = _in_turns if worker is None else partial(worker.call, _in_turns)
+            known = run(first, second, conditions, subjects, turns)
         known.found["reason"] = reason
         store.add(known)
     return known
@@ -150,7 +164,7 @@ def _in_turns(
         raise ValueError(f"turns must be at least {MIN_TURNS}, got {turns}")
     backend = usable_backend(conditions.backend, conditions.device)
     samples: tuple[list[float], list[float]] = ([], [])
-    with device_lock(conditions.device, alone=True), ExitStack() as stack:
+    with failures_of(backend), ExitStack() as stack:
         start = time.perf_counter()
         sessions = [stack.enter_context(opened(backend, module, conditions)) for module in (first, second)]
         load_s = time.perf_counter() - start
@@ -160,6 +174,8 @@ def _in_turns(
             for index in (0, 1) if turn % 2 == 0 else (1, 0):
                 samples[index].append(_burst(sessions[index]))
             on_turn(turn + 1, turns)
+        found = {**sessions[0].found, "second_ms": samples[1]}
+        json.dumps(found)  # what cannot be kept is found out here
         return Measurement(
             subject=in_turns(*subjects),
             conditions=conditions,
@@ -169,7 +185,7 @@ def _in_turns(
             warmup_runs=warmup_runs,
             load_s=load_s,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            found={**sessions[0].found, "second_ms": samples[1]},
+            found=found,
         )
 
 
@@ -183,8 +199,8 @@ def compared(first_ms: list[float], second_ms: list[float]) -> Comparison:
 
 
 def _burst(session: Session) -> float:
-    session.run_ms()  # the other network has just filled the caches
-    return statistics.median(session.run_ms() for _ in range(BURST))
+    timed_run(session)  # the other network has just filled the caches
+    return statistics.median(timed_run(session) for _ in range(BURST))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +250,7 @@ def noise_floor(
     coefficients: list[float] = []
     for build in range(rebuilds):
         row = []
-        with device_lock(conditions.device, alone=True), opened(backend, module, conditions) as session:
+        with device_lock(conditions.device, alone=True), failures_of(backend), opened(backend, module, conditions) as session:
             for repeat in range(repeats):
                 samples = sample(session, conditions.plan).samples_ms
                 row.append(statistics.median(samples))

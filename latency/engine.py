@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from latency.protocols import BackendError, MeasurementFailed
+from latency.state import compute_capability
 from latency.store import default_store_path
 
 FLAVOURS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
@@ -138,6 +139,7 @@ def build_engine(graph: bytes, flavour: str, options: EngineOptions) -> Engine:
         "version": str(trt.__version__),
         "precision": options.precision,
         "compute_capabilities": list(options.compute_capabilities),
+        "built_on": compute_capability(),
         "optimization_level": options.optimization_level,
         "max_aux_streams": options.max_aux_streams,
         "workspace_bytes": options.workspace_bytes,

@@ -28,7 +28,8 @@ def read_engine(path: Path, compute_capability: str | None) -> tuple[bytes, dict
     beside = path.with_name(path.name + ".json")
     try:
         data, description = path.read_bytes(), json.loads(beside.read_text())
-        flavour, version, built_for = description["flavour"], description["version"], description["compute_capabilities"]
+        flavour, version = str(description["flavour"]), description["version"]
+        built_for = [str(one) for one in description["compute_capabilities"] or [description.get("built_on")] if one]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackendError(f"{path} cannot be read as an engine with its description {beside.name}: {error}") from error
     again = f"build it anew: lps-search export NETWORK --engine --flavour {flavour}"
@@ -51,7 +52,7 @@ def precisions_found(layers: str) -> dict[str, int]:
     Empty where it tells nothing of the kind.
     """
     try:
-        rows = json.loads(layers)["Layers"]
+        rows = json.loads(layers)["Layers"] or []
     except (ValueError, KeyError, TypeError):
         return {}
     return dict(Counter(kind for row in rows if isinstance(row, dict) and (kind := _type(row))))
@@ -61,7 +62,8 @@ def contradiction(precision: str, layers: str) -> str | None:
     """What the inspector's layers say against the precision asked for, None where nothing does."""
     found = precisions_found(layers)
     if precision == "fp16":
-        return None if not found or "FP16" in found else f"asked for fp16, the engine inspector finds {_told(found)}"
+        half = 2 * found.get("FP16", 0) > sum(found.values())  # single layers may keep more, such as a resize
+        return None if not found or half else f"asked for fp16, the engine inspector finds {_told(found)}"
     if reduced := {kind: count for kind, count in found.items() if kind != "FP32"}:
         return f"asked for {precision}, the engine inspector finds {_told(reduced)}"
     if precision == "fp32" and (kernels := layers.lower().count("tf32")):
@@ -77,8 +79,10 @@ def _type(row: dict[str, Any]) -> str | None:
     """The type of a layer that computes: of its weights, else of its output; None of one that only moves data or gives indices."""
     if row.get("LayerType") in ("Reformat", "Constant", "NoOp", "Shuffle"):
         return None
-    told = [(row.get("Weights") or {}).get("Type", "")]
-    told += [f"{output.get('Format/Datatype', '')} {output.get('Datatype', '')}" for output in row.get("Outputs", [])]
+    weights, outputs = row.get("Weights"), row.get("Outputs")
+    told = [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
+    for output in outputs if isinstance(outputs, list) else []:
+        told.append(f"{output.get('Format/Datatype', '')} {output.get('Datatype', '')}" if isinstance(output, dict) else "")
     for text in told:
         words = text.lower().split()
         for kind, names in _TYPES.items():

@@ -7,12 +7,14 @@ Works for any module; knows nothing of LPS-Net. What a layer costs inside a netw
 from __future__ import annotations
 
 import csv
+import io
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latency.measure import measure
+from latency.measure import measure_steady
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,7 +117,7 @@ def measure_layers(
     on_row: Callable[[LayerRow], None] = lambda row: None,
     **conditions: Any,
 ) -> list[LayerRow]:
-    """Measure each convolution; what the store knows is not measured again.
+    """Measure each convolution, again while it is unstable; what the store knows is not measured again.
 
     Args:
         convs: of the table.
@@ -129,7 +131,7 @@ def measure_layers(
     """
     rows = []
     for conv in convs:
-        found = measure(
+        found = measure_steady(
             stack(conv),
             size=(conv.height, conv.width),
             channels=conv.channels_in,
@@ -155,12 +157,21 @@ def stack(conv: Conv) -> nn.Module:
 
 
 def write_table(path: Path, rows: Iterable[LayerRow]) -> None:
-    """Write rows as CSV."""
+    """Write rows as CSV, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*(field.name for field in fields(Conv)), "latency_ms", "stable"])
-        writer.writeheader()
-        writer.writerows({**asdict(row.conv), "latency_ms": f"{row.latency_ms:.6g}", "stable": row.stable} for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*(field.name for field in fields(Conv)), "latency_ms", "stable"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**asdict(row.conv), "latency_ms": f"{row.latency_ms:.6g}", "stable": row.stable} for row in rows)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text.getvalue())
+    temporary.replace(path)
+
+
+def _truth(text: str) -> bool:
+    if text not in ("True", "False"):
+        raise ValueError(f"stable must be True or False, got {text!r}")
+    return text == "True"
 
 
 def read_table(path: Path) -> list[LayerRow]:
@@ -172,6 +183,9 @@ def read_table(path: Path) -> list[LayerRow]:
     names = [field.name for field in fields(Conv)]
     try:
         found = list(csv.DictReader(path.read_text().splitlines()))
-        return [LayerRow(Conv(**{n: int(row[n]) for n in names}), float(row["latency_ms"]), row["stable"] == "True") for row in found]
+        rows = [LayerRow(Conv(**{n: int(row[n]) for n in names}), float(row["latency_ms"]), _truth(row["stable"])) for row in found]
+        if wrong := [row for row in rows if not 0 < row.latency_ms < math.inf]:
+            raise ValueError(f"{wrong[0].conv} has a latency of {wrong[0].latency_ms} ms")
+        return rows
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no layer table: {error}") from error

@@ -37,8 +37,9 @@ def device_lock(device: str, *, alone: bool, tell: Callable[[str], None] = _tell
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
-    except OSError:
-        yield  # where nothing can be written nobody can be kept out; the verdict on other work still tells
+    except OSError as error:  # nobody can be kept out then; the verdict on other work still tells
+        tell(f"no lock on {device}: {error}; LPS_SEARCH_LOCKS names another folder")
+        yield
         return
     with file:
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH

@@ -7,6 +7,7 @@ torch is imported when a network is measured, not before.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from latency.backends import usable_backend
 from latency.environment import available_cores, environment
 from latency.lock import device_lock
 from latency.measurement import Conditions, Measurement, TimingPlan
-from latency.protocols import Backend, MeasurementFailed, Session, is_out_of_memory
+from latency.protocols import Backend, BackendError, MeasurementFailed, Session, is_out_of_memory
 from latency.state import OtherWork, machine_state
 from latency.timing import sample
 from latency.worker import Worker, WorkerLost
@@ -83,6 +84,19 @@ def measure(
     return _looked_up(runtime, module, conditions, subject, store, worker)
 
 
+def measure_steady(module: nn.Module, *, subject: str, store: Store, attempts: int = 3, **conditions: Any) -> Measurement:
+    """The latency of a network, taken anew up to `attempts` times while it is unstable: that says more of the machine.
+
+    Every attempt is a row of the store; the first one answers `measure`. Raises as `measure` does.
+    """
+    found = measure(module, subject=subject, store=store, **conditions)
+    for attempt in range(2, attempts + 2):
+        if found.verdict().stable:
+            break
+        found = measure(module, subject=f"{subject} attempt {attempt}", store=store, **conditions)
+    return found
+
+
 def _looked_up(
     backend: Backend, module: nn.Module, conditions: Conditions, subject: str, store: Store, worker: Worker | None
 ) -> Measurement:
@@ -120,16 +134,30 @@ def _measured_there(module: nn.Module, conditions: Conditions, subject: str) -> 
     return _measured(usable_backend(conditions.backend, conditions.device), module, conditions, subject)
 
 
+@contextmanager
+def failures_of(backend: Backend) -> Iterator[None]:
+    """Turns whatever a backend raises, or reports that cannot be kept, into `MeasurementFailed` with its reason."""
+    try:
+        yield
+    except (MeasurementFailed, BackendError):
+        raise
+    except Exception as error:  # code of another package: anything may go wrong there
+        what = f"memory ran out: {error}" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+        raise MeasurementFailed(f"backend {backend.name!r} failed: {what}") from error
+
+
 def _measured(backend: Backend, module: nn.Module, conditions: Conditions, subject: str) -> Measurement:
     before = machine_state(conditions.device)
     start = time.perf_counter()
-    with opened(backend, module, conditions) as session:
+    with failures_of(backend), opened(backend, module, conditions) as session:
         load_s = time.perf_counter() - start
         others = OtherWork()
         timing = sample(session, conditions.plan)
         other_cores = others.cores()
         parts: Any = getattr(session, "parts_ms", dict)
         state = {"before": before, "after": machine_state(conditions.device), "other_cores": other_cores}
+        found = {**session.found, "state": state, "parts_ms": parts(), "runs_a_sample": timing.runs_a_sample}
+        json.dumps(found)  # what cannot be kept is found out here
         return Measurement(
             subject=subject,
             conditions=conditions,
@@ -139,7 +167,7 @@ def _measured(backend: Backend, module: nn.Module, conditions: Conditions, subje
             warmup_runs=timing.warmup_runs,
             load_s=load_s,
             created=_now(),
-            found={**session.found, "state": state, "parts_ms": parts(), "runs_a_sample": timing.runs_a_sample},
+            found=found,
         )
 
 

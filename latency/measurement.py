@@ -181,6 +181,10 @@ class Measurement:
     def __post_init__(self) -> None:
         if len(self.samples_ms) < MIN_SAMPLES_EVER or not all(0 < sample < math.inf for sample in self.samples_ms):
             raise ValueError(f"a measurement needs at least {MIN_SAMPLES_EVER} samples above 0 ms, got {list(self.samples_ms[:5])} ...")
+        if self.clock not in MAX_SPREAD:
+            raise ValueError(f"unknown clock {self.clock!r}; there are: {', '.join(MAX_SPREAD)}")
+        if not isinstance(self.found, dict):
+            raise ValueError(f"what a runtime reports must be a table, got {self.found!r}")
 
     @property
     def latency_ms(self) -> float:

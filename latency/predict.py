@@ -7,6 +7,7 @@ strided layers, resizes, sums and each operation cost inside a network.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import statistics
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from latency.layers import Conv, LayerRow, Layers
+from latency.layers import Conv, LayerRow, Layers, read_table
 
 SIZES = {"small": 25_000, "medium": 150_000, "large": math.inf}
 """Weights of a convolution up to which it is called so: how they fit the caches decides what it costs beside others."""
@@ -55,6 +56,16 @@ class LayerLookup:
                 self._splines[stride] = RBFInterpolator(points, values, kernel="thin_plate_spline", smoothing=1e-2)
             except np.linalg.LinAlgError as error:
                 raise ValueError(f"the convolutions of stride {stride} in the layer table are too much alike: {error}") from error
+
+    def outside(self, convs: Sequence[Conv]) -> str:
+        """Which convolution lies beyond what the table spans, for a reader; empty where none does."""
+        for stride in self._splines:
+            mine = [conv for conv in self._known if conv.stride == stride and conv.kernel == 3]
+            widest, largest = max(conv.channels_out for conv in mine), max(conv.height * conv.width for conv in mine)
+            for conv in convs:
+                if conv.kernel == 3 and conv.stride == stride and (conv.channels_out > widest or conv.height * conv.width > largest):
+                    return f"{conv} on {conv.height}x{conv.width}"
+        return ""
 
     def latency_ms(self, convs: Sequence[Conv]) -> np.ndarray:
         """Milliseconds of each convolution, in order."""
@@ -121,21 +132,36 @@ class Predictor:
         value = predicted.latency_ms * statistics.median(ratios)
         return Prediction(value, value * self.step_low, value * self.step_high)
 
-    def save(self, path: Path, **provenance: Any) -> None:
-        """Write the weights as JSON; the table is a file of its own."""
+    def save(self, path: Path, table: Path, **provenance: Any) -> None:
+        """Write the weights as JSON, whole or not at all, beside the table they were fitted to, whose hash they carry."""
         values = {"features": FEATURES, "weights": self.weights, **{name: getattr(self, name) for name in _ENDS}}
-        path.write_text(json.dumps({**values, **provenance}, indent=2) + "\n")
+        text = json.dumps({**values, "table_sha256": _sha256(table), **provenance}, indent=2) + "\n"
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(text)
+        temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path, rows: Sequence[LayerRow]) -> Predictor:
-        """The inverse of `save`. Raises `ValueError` for a file of another kind or version."""
+    def load(cls, path: Path, table: Path) -> Predictor:
+        """The inverse of `save`. Raises `ValueError` for a damaged file, one of another version, or beside another table."""
+        rows = read_table(table)
         try:
             values = json.loads(path.read_text())
             if tuple(values["features"]) != FEATURES:
                 raise ValueError(f"it has the features {values['features']}, this version {list(FEATURES)}")
-            return cls(LayerLookup(rows), tuple(values["weights"]), **{name: float(values[name]) for name in _ENDS})
+            if values["table_sha256"] != _sha256(table):
+                raise ValueError(f"{table.name} is not the table it was fitted to")
+            weights, ends = tuple(map(float, values["weights"])), {name: float(values[name]) for name in _ENDS}
+            if len(weights) != len(FEATURES) or not all(0 <= weight < math.inf for weight in weights):
+                raise ValueError(f"it needs {len(FEATURES)} weights, none negative, got {values['weights']}")
+            if not all(0 < end < math.inf for end in ends.values()):
+                raise ValueError(f"the ends of its intervals must be above 0, got {ends}")
+            return cls(LayerLookup(rows), weights, **ends)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no predictor: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def features(lookup: LayerLookup, layers: Layers) -> np.ndarray:

@@ -36,9 +36,16 @@ class StoreError(ValueError):
 def default_store_path() -> Path:
     """Where this machine's store lies: `$LPS_SEARCH_STORE`, else below `$XDG_DATA_HOME` or `~/.local/share`."""
     if named := os.environ.get("LPS_SEARCH_STORE"):
-        return Path(named).expanduser()
+        return _home(named)
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return home / "lps-search" / "latency.sqlite"
+
+
+def _home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise StoreError(f"LPS_SEARCH_STORE is {text!r}: {error}") from error
 
 
 class Store:

@@ -43,10 +43,15 @@ def sample(session: Session, plan: TimingPlan) -> Timing:
         out_of_time = len(samples) >= MIN_SAMPLES_EVER and elapsed >= plan.max_s
         if enough or out_of_time:
             return Timing(tuple(samples), warmup_runs, getattr(session, "runs_a_sample", 1))
-        value = session.run_ms()
-        if not (math.isfinite(value) and value > 0):
-            raise MeasurementFailed(f"the backend reported {value} ms for a run")
-        samples.append(value)
+        samples.append(timed_run(session))
+
+
+def timed_run(session: Session) -> float:
+    """Milliseconds of a run. Raises `MeasurementFailed` where the session reports a time that is not finite and above 0."""
+    value = session.run_ms()
+    if not (math.isfinite(value) and value > 0):
+        raise MeasurementFailed(f"the backend reported {value} ms for a run")
+    return value
 
 
 def warm_up(session: Session, plan: TimingPlan) -> int:
@@ -64,7 +69,7 @@ def warm_up(session: Session, plan: TimingPlan) -> int:
         if len(runs) >= _MIN_WARMUP_RUNS and elapsed >= plan.warmup_s and (_steady(runs) or elapsed >= _LONGEST_WARMUP * plan.warmup_s):
             _lengthen(session, runs)
             return len(runs)
-        runs.append(session.run_ms())
+        runs.append(timed_run(session))
 
 
 def _lengthen(session: Session, runs: list[float]) -> None:

@@ -18,6 +18,7 @@ from latency.protocols import MeasurementFailed, is_out_of_memory
 
 _PR_SET_PDEATHSIG = 1
 _LEAVING_S = 3.0
+_STARTING_S = 120.0
 
 
 class WorkerLost(MeasurementFailed):
@@ -28,7 +29,7 @@ class Worker:
     """A process that is started at the first call, kept between calls, and started anew after it was lost.
 
     Args:
-        limit_s: seconds a call may take, from 1 on.
+        limit_s: seconds a call may take; the start of the process is no part of them.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -75,10 +76,19 @@ class Worker:
     def _connected(self) -> Connection:
         if self._connection is None:
             context = multiprocessing.get_context("spawn")  # a fork would share OpenMP's and CUDA's threads, which do not survive it
-            self._connection, theirs = context.Pipe()
+            connection, theirs = context.Pipe()
             self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
             self._process.start()
             theirs.close()
+            self._connection = connection
+            if not connection.poll(_STARTING_S):
+                self._lost = True
+                self.close()
+                raise WorkerLost(f"the measuring process did not start within {_STARTING_S:g} s")
+            try:
+                connection.recv_bytes()
+            except EOFError:
+                raise WorkerLost(f"the measuring process {self._ending()}") from None
         return self._connection
 
     def _ending(self) -> str:
@@ -93,6 +103,7 @@ def _serve(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what an interrupt means
     if sys.platform == "linux":  # a caller that is killed takes even a hanging process with it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    connection.send_bytes(b"ready")
     while True:
         try:
             function, arguments = pickle.loads(connection.recv_bytes())
@@ -103,7 +114,11 @@ def _serve(connection: Connection) -> None:
             answer = (function(*arguments), None)
         except Exception as error:
             answer = (None, _portable(error))
-        connection.send_bytes(pickle.dumps(answer))
+        try:
+            sent = pickle.dumps(answer)
+        except Exception as error:
+            sent = pickle.dumps((None, MeasurementFailed(f"the answer cannot be passed on: {type(error).__name__}: {error}")))
+        connection.send_bytes(sent)
 
 
 def _portable(error: Exception) -> Exception:

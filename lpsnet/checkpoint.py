@@ -6,8 +6,8 @@ Nothing is executed from a file: safetensors holds tensors and text, and `.pth` 
 from __future__ import annotations
 
 import json
+import math
 import os
-import pickle
 import re
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lpsnet.architecture import NAMED, Architecture
+from lpsnet.data.normalisation import MEAN, STD
 from lpsnet.errors import UserError
 from lpsnet.network import LPSNet
 
@@ -47,7 +48,12 @@ class Metadata:
         branches: whether the weights are those of the training form with branches.
         deployed: whether the weights are those of the deployed form.
         recipe: how it was trained, as `TrainRecipe.to_dict` gives it; empty when unknown.
-        metrics: scores on the validation split; empty when unknown.
+        metrics: scores on the validation split; empty when unknown, or where that was trained on, too.
+        colours: RGB of each class; empty when unknown.
+        mean: of the channels of the input, RGB in 0 to 1.
+        std: likewise the standard deviation.
+        licence: of the data it was trained on, which its weights may be bound by; empty when unknown.
+        provenance: commit, command, software, data and seed.
     """
 
     architecture: str
@@ -57,6 +63,11 @@ class Metadata:
     deployed: bool
     recipe: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    colours: tuple[tuple[int, int, int], ...] = ()
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    licence: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save(
@@ -67,14 +78,34 @@ def save(
     input_size: tuple[int, int],
     recipe: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a network to `path`, whole or not at all.
+    colours: tuple[tuple[int, int, int], ...] = (),
+    licence: str = "",
+    provenance: Mapping[str, Any] | None = None,
+    half: bool = False,
+    max_bytes: int | None = None,
+) -> list[Path]:
+    """Write a network to `path`, whole or not at all; returns the files.
+
+    Args:
+        path: of the checkpoint.
+        network: in any form.
+        class_names: one a class.
+        input_size: (height, width) it was trained for.
+        recipe: how it was trained.
+        metrics: its scores.
+        colours: RGB of each class.
+        licence: of the data it was trained on.
+        provenance: where it comes from.
+        half: keep the weights in half precision.
+        max_bytes: largest file; what does not fit goes to files beside it, `NAME-2-of-3.safetensors` and so on.
 
     Raises:
-        CheckpointError: the number of names is not the number of classes, or the path cannot be written.
+        CheckpointError: the number of names or colours is not the number of classes, a tensor is larger than `max_bytes`, or the
+            path cannot be written.
     """
-    if len(class_names) != network.num_classes:
-        raise CheckpointError(f"{len(class_names)} class names for a network of {network.num_classes} classes")
+    for what, given in (("class names", class_names), ("colours", colours or class_names)):
+        if len(given) != network.num_classes:
+            raise CheckpointError(f"{len(given)} {what} for a network of {network.num_classes} classes")
     metadata = {
         "format": FORMAT,
         "architecture": str(network.architecture),
@@ -84,9 +115,43 @@ def save(
         "deployed": network.deployed,
         "recipe": dict(recipe or {}),
         "metrics": dict(metrics or {}),
+        "colours": [list(colour) for colour in colours],
+        "mean": list(MEAN),
+        "std": list(STD),
+        "licence": licence,
+        "provenance": dict(provenance or {}),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    write_atomic(Path(path), safetensors_bytes(tensors, {_METADATA_KEY: json.dumps(metadata)}))
+    if half:
+        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    path = Path(path)
+    parts = _parts(tensors, max_bytes)
+    files = [path, *(path.with_name(f"{path.stem}-{number}-of-{len(parts)}{path.suffix}") for number in range(2, len(parts) + 1))]
+    if len(files) > 1:
+        metadata["more_files"] = [file.name for file in files[1:]]
+    for file, part in zip(files[1:], parts[1:], strict=True):
+        write_atomic(file, safetensors_bytes(part))
+    write_atomic(path, safetensors_bytes(parts[0], {_METADATA_KEY: json.dumps(metadata)}))
+    return files
+
+
+_ROOM = 64 * 1024
+"""Bytes of a file left to names and description."""
+
+
+def _parts(tensors: dict[str, Tensor], max_bytes: int | None) -> list[dict[str, Tensor]]:
+    """The tensors in groups that fit a file each, in order."""
+    parts: list[dict[str, Tensor]] = [{}]
+    room = limit = math.inf if max_bytes is None else max_bytes - _ROOM
+    for name, tensor in tensors.items():
+        if tensor.nbytes > limit:
+            raise CheckpointError(f"{name} alone takes {tensor.nbytes} bytes, more than fit a file of {max_bytes}")
+        if tensor.nbytes > room:
+            parts.append({})
+            room = limit
+        parts[-1][name] = tensor
+        room -= tensor.nbytes
+    return parts
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -157,6 +222,23 @@ def read_metadata(path: str | Path) -> Metadata:
     return _read(Path(path))[0]
 
 
+def read_description(source: str | Path) -> Metadata | None:
+    """What a checkpoint file, or a shipped network of that name, says of itself; None for a `.pth` file, which says nothing."""
+    path, names = Path(source), {name.lower(): name for name in NAMED}
+    if not path.exists() and (name := names.get(str(source).lower())):
+        path = _shipped(name)
+    return None if path.suffix == ".pth" else read_metadata(path)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, whatever network they are of. Raises `CheckpointError` as `load` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    text, tensors = _tensors(path)
+    return _read(path)[1] if text else tensors
+
+
 def checkpoint_folder() -> Path:
     """Where shipped checkpoints lie: `$LPS_SEARCH_CHECKPOINTS`, else `results/checkpoints` of a checkout."""
     named = os.environ.get("LPS_SEARCH_CHECKPOINTS")
@@ -176,18 +258,33 @@ def _shipped(name: str) -> Path:
 def _read(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_METADATA_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    text, tensors = _tensors(path)
     if text is None:
         raise CheckpointError(f"{path} is a safetensors file without the description that lpsnet.save writes")
     try:
-        return _metadata(json.loads(text)), tensors
+        values = json.loads(text)
+        more = [str(name) for name in values.pop("more_files", [])]
+        metadata = _metadata(values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: its description is not of format {FORMAT}: {error}") from error
+    for name in more:
+        if Path(name).name != name:  # a description may name its neighbours, nothing else
+            raise CheckpointError(f"{path}: its description names {name!r}, which is no file beside it")
+        beside = path.with_name(name)
+        if not beside.is_file():
+            raise CheckpointError(f"{path} is incomplete: {beside} is missing")
+        tensors |= _tensors(beside)[1]
+    return metadata, tensors
+
+
+def _tensors(path: Path) -> tuple[str | None, dict[str, Tensor]]:
+    """The description of a safetensors file, where it has one, and its tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_METADATA_KEY)
+            return text, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
 def _metadata(values: dict[str, Any]) -> Metadata:
@@ -198,14 +295,19 @@ def _metadata(values: dict[str, Any]) -> Metadata:
     names, (height, width) = tuple(values.pop("class_names")), values.pop("input_size")
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names must be one text or more, found {list(names)}")
-    return Metadata(**values, class_names=names, input_size=(int(height), int(width)))
+    colours = tuple((int(red), int(green), int(blue)) for red, green, blue in values.pop("colours", ()))
+    if colours and len(colours) != len(names):
+        raise ValueError(f"{len(colours)} colours for {len(names)} classes")
+    for name, default in (("mean", MEAN), ("std", STD)):
+        values[name] = tuple(float(value) for value in values.get(name, default))
+    return Metadata(**values, class_names=names, input_size=(int(height), int(width)), colours=colours)
 
 
 def _load_released(path: Path, architecture: Architecture) -> LPSNet:
     """Read a `.pth` file in the authors' key layout, deployed form."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # a damaged file leads the reader to any error
         reason = str(error).strip().splitlines() or ["no message"]
         raise CheckpointError(f"{path} is damaged or holds more than weights: {reason[0]}") from error
     if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):

@@ -1,36 +1,46 @@
-"""Training a network by a recipe and scoring it on a split.
+"""Training a network by a recipe: the loop, its state, and what happens when the loss is lost.
 
-One process, one device, single precision. Resuming within a training, mixed precision and several devices are not
-covered.
+The same loop trains a candidate of a search for a minute and a network of a family for days. What it is given besides
+network, data and recipe decides which: a lane (`parallel.py`), a keeper of its state (`resume.py`), a teacher.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lpsnet.architecture import Architecture
-from lpsnet.data.augment import Augment, normalise
-from lpsnet.data.frames import IGNORE_INDEX, Batch, Frames
-from lpsnet.interactions import resize
-from lpsnet.metrics import Scores, confusion_matrix, scores
+from lpsnet.data.augment import Augment
+from lpsnet.data.frames import Batch, Frames
+from lpsnet.data.prefetch import ahead
+from lpsnet.errors import TrainingFailed
+from lpsnet.evaluation import OnProgress, evaluate
+from lpsnet.losses import SegmentationLoss, class_weights, distillation_loss
+from lpsnet.metrics import Scores
 from lpsnet.network import LPSNet
+from lpsnet.parallel import Alone, Lane
 from lpsnet.recipe import TrainRecipe
+from lpsnet.resume import Keeper
+
+__all__ = ["Paused", "Point", "Trained", "TrainingFailed", "fit", "train"]
 
 CURVE_POINTS = 25
 """A learning curve holds about this many mean losses."""
 
-OnProgress = Callable[[str, int, int], None]
-"""Called with what is being done ("iterations" or "validation"), how many are done, and how many there are."""
+BACK_OFF = 0.5
+"""By what the learning rate is multiplied after the loss was lost and the last good state was taken up again."""
 
-
-class TrainingFailed(RuntimeError):
-    """A training that cannot give a score: its loss stopped being finite."""
+Curve = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +49,17 @@ class Trained:
 
     network: LPSNet
     scores: Scores
-    curve: tuple[tuple[int, float], ...]
+    curve: Curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A point of the learning curve: updates done, mean loss since the last point, rate, and speed of this process."""
+
+    iteration: int
+    loss: float
+    learning_rate: float
+    images_per_s: float
 
 
 def train(
@@ -66,85 +86,213 @@ def train(
         torch.manual_seed(seed)
         network = LPSNet(architecture, training.num_classes, branches=recipe.branches).to(device)
         curve = fit(network, training, recipe, seed=seed, on_progress=on_progress)
-    return Trained(network=network, scores=evaluate(network, validation, on_progress=on_progress), curve=curve)
+    found = evaluate(network, validation, input_size=recipe.input_size(validation.size), on_progress=on_progress)
+    return Trained(network=network, scores=found.scores, curve=curve)
 
 
-def fit(network: LPSNet, training: Frames, recipe: TrainRecipe, *, seed: int, on_progress: OnProgress) -> tuple[tuple[int, float], ...]:
-    """Run the updates of `recipe` on `network` in place; returns its learning curve, (iteration, mean loss) pairs."""
-    device = network.head.weight.device
-    optimizer = _optimizer(network, recipe)
-    augment = Augment(recipe)
-    curve: list[tuple[int, float]] = []
-    window: list[float] = []
-    every = max(1, recipe.iterations // CURVE_POINTS)
-    network.train()
-    for iteration, indices in enumerate(_draws(len(training), recipe, seed)):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate_at(iteration)
-        held = training.batch(indices)
-        images, labels = augment(Batch(held.images.to(device), held.labels.to(device)))
-        loss = segmentation_loss(network.scores(images), labels, recipe.loss_stride)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingFailed(f"the loss is {value} at iteration {iteration + 1} of {recipe.iterations}; a lower learning rate may help")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        window.append(value)
-        if (iteration + 1) % every == 0 or iteration + 1 == recipe.iterations:
-            curve.append((iteration + 1, sum(window) / len(window)))
-            window.clear()
-        on_progress("iterations", iteration + 1, recipe.iterations)
-    return tuple(curve)
-
-
-def segmentation_loss(score_maps: Tensor, labels: Tensor, stride: int) -> Tensor:
-    """Mean cross-entropy over the labelled pixels of every `stride`-th row and column.
+def fit(
+    network: LPSNet,
+    training: Frames,
+    recipe: TrainRecipe,
+    *,
+    seed: int,
+    lane: Lane | None = None,
+    keeper: Keeper | None = None,
+    teacher: nn.Module | None = None,
+    restarts: int = 0,
+    on_progress: OnProgress = lambda what, done, total: None,
+    on_point: Callable[[Point, LPSNet], None] = lambda point, network: None,
+    on_note: Callable[[str], None] = lambda text: None,
+    pause: Callable[[], bool] = lambda: False,
+) -> Curve:
+    """Run the updates of a recipe on a network in place; returns its learning curve, (iteration, mean loss) pairs.
 
     Args:
-        score_maps: (N, classes, h, w), as `LPSNet.scores` gives them.
-        labels: (N, H, W), int64.
-        stride: 1 compares at full resolution, 4 at a quarter of it.
-    """
-    thinned = labels[:, ::stride, ::stride]
-    logits = resize(score_maps, (thinned.shape[-2], thinned.shape[-1]))
-    # A crop may hold no labelled pixel at all; a sum over a floor of one keeps the loss finite there.
-    total = F.cross_entropy(logits, thinned, ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / (thinned != IGNORE_INDEX).sum().clamp(min=1)
-
-
-def evaluate(
-    network: nn.Module,
-    frames: Frames,
-    *,
-    batch_size: int = 4,
-    on_progress: OnProgress = lambda what, done, total: None,
-) -> Scores:
-    """Score whole frames at full resolution: no flip, no scales, no crops. The network is left in eval mode.
+        network: in training form, on the lane's device; with an average of weights it ends as that average.
+        training: the split.
+        recipe: how.
+        seed: of the order of frames; weights and augmentation follow torch's global generator.
+        lane: devices and precision; by default the network's device alone, in single precision.
+        keeper: of the state, so that a killed training goes on where it stopped.
+        teacher: gives the scores that `recipe.distillation` weighs.
+        restarts: how often a training whose loss is lost goes back to its last good state, at half the rate.
+        on_progress: told of updates done.
+        on_point: told of each point of the curve, with the network as it would be kept now; may evaluate it.
+        on_note: told of a resumption or a restart, one line.
+        pause: asked after each update whether to stop; the state is kept then.
 
     Raises:
-        TrainingFailed: the network's output is not finite.
+        Paused: `pause` said so.
+        TrainingFailed: the loss became NaN or infinite once too often.
     """
-    device = next(network.parameters()).device
-    confusion = torch.zeros(frames.num_classes, frames.num_classes, dtype=torch.long, device=device)
-    network.eval()
-    done = 0
-    with torch.inference_mode():
-        for batch in frames.batches(batch_size):
-            logits = network(normalise(batch.images.to(device)))
-            if not math.isfinite(float(logits.sum())):  # divergence in the last update shows in no loss
-                raise TrainingFailed("the network's output is not finite; a lower learning rate may help")
-            predicted = logits.max(1).indices  # ten times as fast as argmax on a CPU
-            confusion += confusion_matrix(predicted, batch.labels.to(device).long(), frames.num_classes)
-            done += len(batch.images)
-            on_progress("validation", done, len(frames))
-    return scores(confusion)
+    loop = _Loop(network, training, recipe, seed, lane or Alone(network.head.weight.device), teacher)
+    if keeper is not None and (state := keeper.load()) is not None:
+        loop.restore(state)
+        on_note(f"going on after {loop.iteration} of {recipe.iterations} iterations")
+    good = loop.state() if restarts else None
+    while loop.iteration < recipe.iterations:
+        value = loop.update()
+        if not math.isfinite(value):
+            if good is None or not restarts:
+                advice = "; a lower learning rate may help"
+                raise TrainingFailed(f"the loss is {value} at iteration {loop.iteration + 1} of {recipe.iterations}{advice}")
+            restarts -= 1
+            lost_at = loop.iteration + 1
+            loop.restore(good)
+            loop.rate_factor *= BACK_OFF
+            on_note(
+                f"the loss was {value} at iteration {lost_at}; again from {loop.iteration}, at {loop.rate_factor:g} of the learning rate"
+            )
+            continue
+        if (point := loop.point()) is not None:
+            on_point(point, loop.current())
+            network.train()
+            good = loop.state() if restarts else None
+        on_progress("iterations", loop.iteration, recipe.iterations)
+        pausing = loop.iteration < recipe.iterations and pause()
+        if keeper is not None and loop.lane.is_main and (pausing or loop.iteration == recipe.iterations or keeper.due()):
+            keeper.save(loop.state())
+        if pausing:
+            loop.close()
+            raise Paused(loop.iteration)
+    loop.finish()
+    return tuple(loop.curve)
 
 
-def _optimizer(network: nn.Module, recipe: TrainRecipe) -> torch.optim.SGD:
+class Paused(Exception):
+    """A training was stopped on request; what it holds is the number of updates done."""
+
+
+class _Loop:
+    """A training between two updates: everything that decides what comes next."""
+
+    def __init__(self, network: LPSNet, training: Frames, recipe: TrainRecipe, seed: int, lane: Lane, teacher: nn.Module | None) -> None:
+        self.network, self.training, self.recipe, self.lane, self.teacher = network, training, recipe, lane, teacher
+        self.iteration = 0
+        self.curve: list[tuple[int, float]] = []
+        self.window: list[float] = []
+        self.rate_factor = 1.0
+        self._seed = seed
+        self._batches = self._ahead()
+        self._optimizer = _optimizer(network, recipe)
+        self._scoring, self._stepper = lane.prepare(_Scoring(network), self._optimizer)
+        average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if recipe.ema_decay else None
+        self._augment = Augment(recipe)
+        weights = class_weights(training.class_counts()) if recipe.class_weighting == "log" else None
+        self._loss = SegmentationLoss(recipe, weights)
+        self._every = max(1, recipe.iterations // CURVE_POINTS)
+        self._since, self._seen = time.perf_counter(), 0
+        network.train()
+
+    def update(self) -> float:
+        """One update of the weights, unless its loss is not finite; returns the loss."""
+        rate = self.recipe.rate_at(self.iteration) * self.rate_factor
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        held, device = next(self._batches), self.lane.device
+        images, labels = self._augment(Batch(held.images.to(device, non_blocking=True), held.labels.to(device, non_blocking=True)))
+        with self.lane.autocast():
+            scores = self._scoring(images)
+            loss = self._loss(scores, labels)
+            if self.teacher is not None and self.recipe.distillation:
+                with torch.no_grad():
+                    taught = self.teacher.scores(images)  # type: ignore[operator]
+                loss = loss + self.recipe.distillation * distillation_loss(scores, taught, self.recipe.distillation_temperature)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return value
+        self._stepper.zero_grad(set_to_none=True)
+        self.lane.backward(loss)
+        if self.recipe.gradient_clip:
+            self.lane.clip(list(self.network.parameters()), self.recipe.gradient_clip)
+        self._stepper.step()
+        if self._average is not None:
+            self._average.update_parameters(self.network)
+        self.iteration += 1
+        self.window.append(value)
+        self._seen += len(images)
+        return value
+
+    def _ahead(self) -> Generator[Batch, None, None]:
+        """The batches from this iteration on, decoded while the network works on those before."""
+        draws = islice(_draws(len(self.training), self.recipe, self._seed), self.iteration, None)
+        return ahead((self.lane.share(indices) for indices in draws), partial(self.training.batch, pin=self.lane.device.type == "cuda"))
+
+    def point(self) -> Point | None:
+        """The point of the curve that is due after the last update, if one is."""
+        if self.iteration % self._every and self.iteration != self.recipe.iterations:
+            return None
+        mean, now = sum(self.window) / len(self.window), time.perf_counter()
+        speed = self._seen / (now - self._since)
+        self.curve.append((self.iteration, mean))
+        self.window, self._since, self._seen = [], now, 0
+        rate = float(self._optimizer.param_groups[0]["lr"])
+        return Point(iteration=self.iteration, loss=mean, learning_rate=rate, images_per_s=speed)
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all of it, as values that `torch.load` reads without executing anything."""
+        values: dict[str, Any] = {
+            "iteration": self.iteration,
+            "curve": list(self.curve),
+            "window": list(self.window),
+            "rate_factor": self.rate_factor,
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.lane.device.type == "cuda" else None,
+        }
+        return copy.deepcopy(values)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what `state` was."""
+        self.iteration, self.rate_factor = state["iteration"], state["rate_factor"]
+        self.curve, self.window = [(int(i), float(loss)) for i, loss in state["curve"]], list(state["window"])
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] is not None and self.lane.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"].cpu())
+        self._batches.close()
+        self._batches = self._ahead()
+        self._since, self._seen = time.perf_counter(), 0
+
+    def current(self) -> LPSNet:
+        """The network as it would be kept now: the average of its weights where there is one."""
+        average: LPSNet | None = None if self._average is None else self._average.module  # type: ignore[assignment]
+        return average or self.network
+
+    def close(self) -> None:
+        """End the thread that decodes."""
+        self._batches.close()
+
+    def finish(self) -> None:
+        """Leave the average of the weights in the network, where there is one."""
+        self.close()
+        if self._average is not None:
+            self.network.load_state_dict(self._average.module.state_dict())
+
+
+class _Scoring(nn.Module):
+    """What is called forward in training: the score maps, which is where the loss is taken."""
+
+    def __init__(self, network: LPSNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.scores(images)
+
+
+def _optimizer(network: nn.Module, recipe: TrainRecipe) -> torch.optim.Optimizer:
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
 
 

@@ -116,7 +116,13 @@ class LocalExecutor:
             subjects=(subject(first, classes), subject(second, classes)),
             store=self._store,
             reason=f"single latencies within {self._config.noise:.1%} of each other",
+            worker=self._worker,
         )
+
+    def holds(self, name: str, boundary: str) -> bool:
+        """Whether this machine's store has a row of that name already, so that nothing need be measured."""
+        at = conditions(self._config, boundary)
+        return self._store.find(name, at, current_environment(self._config)) is not None
 
     def train(self, architecture: Architecture) -> tuple[Trained, float]:
         """Train a candidate; returns it with the seconds that took. Raises `TrainingFailed`."""

@@ -21,8 +21,8 @@ from latency.export import OPSET, check_agreement, full_precision, seeded_input,
 from latency.measure import at_boundary, deployed
 from latency.measurement import BOUNDARIES
 from latency.protocols import MeasurementFailed
-from lpsnet.checkpoint import write_atomic
-from lpsnet.data.augment import MEAN, STD
+from lpsnet.checkpoint import Metadata, write_atomic
+from lpsnet.data.normalisation import MEAN, STD
 from lpsnet.errors import UserError
 from lpsnet.network import LPSNet
 from search.run import provenance
@@ -72,7 +72,7 @@ class Normalised(nn.Module):
         return result
 
 
-def export_onnx(network: LPSNet, plan: ExportPlan, path: Path, *, weights: str = "") -> dict[str, Any]:
+def export_onnx(network: LPSNet, plan: ExportPlan, path: Path, *, weights: str = "", told: Metadata | None = None) -> dict[str, Any]:
     """Write the deployed network to `path` and its description to `path` with `.json` added; returns the description.
 
     Args:
@@ -80,6 +80,7 @@ def export_onnx(network: LPSNet, plan: ExportPlan, path: Path, *, weights: str =
         plan: what the graph takes and gives.
         path: of the graph.
         weights: where they come from, for the description.
+        told: what their checkpoint says of itself, where there is one.
 
     Raises:
         MeasurementFailed: the exporter refused, or ONNX Runtime's output disagrees with torch; nothing is written then.
@@ -100,6 +101,8 @@ def export_onnx(network: LPSNet, plan: ExportPlan, path: Path, *, weights: str =
         "architecture": str(network.architecture),
         "classes": network.num_classes,
         "weights": weights,
+        "class_names": list(told.class_names) if told else [],
+        "colours": [list(colour) for colour in told.colours] if told else [],
         **asdict(plan),
         "opset": OPSET,
         "exporter": "torch.export",

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from latency.layers import Layers, layers_of, read_table
+from latency.layers import Layers, layers_of
 from latency.measure import at_boundary
+from latency.measurement import Environment
 from latency.predict import Prediction, Predictor
 from lpsnet.architecture import Architecture
 from lpsnet.errors import UserError
 from search.bracket import Forecast, Interval
 from search.config import SearchConfig
 
-TABLE_FILE, PREDICTOR_FILE = "layers.csv", "predictor.json"
+TABLE_FILE, PREDICTOR_FILE = "predictor_layers.csv", "predictor.json"
 
 
 def layers_of_architecture(architecture: Architecture, classes: int, size: tuple[int, int], boundary: str = "scores") -> Layers:
@@ -39,19 +40,33 @@ def load_predictor(folder: Path) -> Predictor:
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no predictor: {name} is missing; make one with lps-search latency-predictor --out {folder}")
     try:
-        return Predictor.load(folder / PREDICTOR_FILE, read_table(folder / TABLE_FILE))
+        return Predictor.load(folder / PREDICTOR_FILE, folder / TABLE_FILE)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def check_predictor(folder: Path, config: SearchConfig) -> None:
-    """Refuse a predictor that was made for other conditions than the search's.
+def input_size(folder: Path) -> tuple[int, int]:
+    """The (height, width) of the images that a predictor is for. Raises `UserError`."""
+    size = json.loads((folder / PREDICTOR_FILE).read_text()).get("input_size")
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(extent, int) and extent > 0 for extent in size):
+        raise UserError(f"{folder / PREDICTOR_FILE} is no predictor: its input_size is {size!r}")
+    return size[0], size[1]
+
+
+def check_predictor(folder: Path, config: SearchConfig, environment: Environment) -> None:
+    """Refuse a predictor that was made for other conditions than the search's, or elsewhere.
 
     Raises:
-        UserError: no predictor, or one for another input size, backend, device, number of threads or boundary.
+        UserError: no predictor, or one for another input size, backend, device, number of threads, boundary, or environment.
     """
     load_predictor(folder)
     made = json.loads((folder / PREDICTOR_FILE).read_text())
+    try:
+        elsewhere = environment.differences(Environment(**made["environment"]))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / PREDICTOR_FILE} does not say where it was made ({error}); make one here") from error
+    if elsewhere:
+        raise UserError(f"the predictor in {folder} was made in another environment ({'; '.join(elsewhere)}); make one here")
     wanted = {
         "input_size": list(config.size),
         "backend": config.backend,

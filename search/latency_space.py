@@ -8,14 +8,16 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from latency.backends import make_backend
+from latency.environment import environment
 from latency.layers import Conv, LayerRow, measure_layers, write_table
-from latency.measure import measure
+from latency.measure import measure_steady
 from latency.predict import MIN_GROUPS, ErrorReport, Prediction, Predictor, fit, report_errors
 from latency.store import Store
 from lpsnet.architecture import EIGHTHS, NAMED, Architecture
@@ -44,8 +46,11 @@ BOUNDS = Bounds(max_scale=1.5, max_width=256, max_depth=16)
 EXPANSIONS = 3
 """Random expansions measured beside each network a predictor is fitted to."""
 
-ATTEMPTS = 3
-"""How often an unstable measurement is repeated."""
+_DRAWS = 50
+"""Networks drawn at most for each that is wanted."""
+
+LEAST_SIZE = 32
+"""Smallest extent of an image for which the layers of the table are of different sizes."""
 
 
 def table_convs(size: tuple[int, int]) -> tuple[Conv, ...]:
@@ -69,10 +74,16 @@ def random_architectures(
     """Distinct networks reached from N0 by random operations, each within `max_macs` multiply-adds at `size`.
 
     The same seed gives the same networks; those in `exclude` are left out and then added to it.
+
+    Raises:
+        UserError: there are not so many within `max_macs`.
     """
     generator = random.Random(seed)
     found: list[Architecture] = []
-    while len(found) < count:
+    smallest = complexity(NAMED["N0"], CLASSES, size).macs
+    for _ in range(_DRAWS * count + 1 if smallest <= max_macs else 0):
+        if len(found) == count:
+            return found
         network = NAMED["N0"]
         for _ in range(generator.randint(1, 10)):
             grown = expansion(network, generator.choice(OPERATIONS), generator.randint(1, 3))
@@ -80,7 +91,10 @@ def random_architectures(
         if network not in exclude and complexity(network, CLASSES, size).macs <= max_macs:
             exclude.add(network)
             found.append(network)
-    return found
+    raise UserError(
+        f"only {len(found)} of {count} different networks were found within {max_macs / 1e9:g} G MACs at {size[0]}x{size[1]} "
+        f"(N0 alone has {smallest / 1e9:.4f}); raise --max-macs or lower --fit and --test"
+    )
 
 
 @dataclass(frozen=True)
@@ -102,17 +116,13 @@ def measure_networks(
 ) -> list[Measured]:
     """Latency to the scores of each network, with `CLASSES` classes; what the store knows is not measured again.
 
-    An unstable measurement says more of the machine than of the network: it is repeated, up to `ATTEMPTS` times.
+    An unstable measurement is repeated (see `measure_steady`).
     """
     rows = []
     for number, architecture in enumerate(architectures):
         on_network(number, len(architectures))
         network, subject = LPSNet(architecture, CLASSES, deployed=True), f"{architecture} classes={CLASSES}"
-        found = measure(network, size=size, boundary="scores", subject=subject, store=store, **conditions)
-        for _ in range(ATTEMPTS):
-            if found.verdict().stable:
-                break
-            found = measure(network, size=size, boundary="scores", **conditions)
+        found = measure_steady(network, size=size, boundary="scores", subject=subject, store=store, **conditions)
         rows.append(Measured(architecture, found.latency_ms, found.verdict().stable))
     on_network(len(architectures), len(architectures))
     return rows
@@ -131,7 +141,7 @@ def relatives(networks: Sequence[Architecture], seed: int, size: tuple[int, int]
 
 
 def fit_predictor(rows: Sequence[LayerRow], groups: Sequence[Sequence[Measured]], size: tuple[int, int]) -> Predictor:
-    """A predictor from a layer table and measured groups of relatives; unstable measurements are left out.
+    """A predictor from a layer table and measured groups of relatives; networks that stayed unstable are left out.
 
     Raises:
         UserError: fewer than `MIN_GROUPS` groups hold two stable measurements.
@@ -186,18 +196,21 @@ def make_predictor(study: PredictorPlan, out: Path, observer: Observer, **condit
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
 
+    if min(study.size) < LEAST_SIZE:
+        raise UserError(f"a predictor needs an input of at least {LEAST_SIZE}x{LEAST_SIZE}, got {study.size[0]}x{study.size[1]}")
     watch = partial(observer.work, "latencies", detail="networks")
     draw = partial(random_architectures, size=study.size, max_macs=study.max_macs)
 
     def timed(networks: Sequence[Architecture]) -> list[Measured]:
         return measure_networks(networks, study.size, on_network=watch, **conditions)
 
+    parents = draw(study.fitted, study.seed, exclude=set())
+    groups = relatives(parents, study.seed, study.size, max_macs=study.max_macs)
     convs, rows = table_convs(study.size), []
     for number, conv in enumerate(convs):
         observer.work("latencies", number, len(convs), str(conv))
         rows += measure_layers([conv], **conditions)
     write_table(out / TABLE_FILE, rows)
-    groups = relatives(draw(study.fitted, study.seed, exclude=set()), study.seed, study.size, max_macs=study.max_macs)
     networks = [network for group in groups for network in group]
     # One group after another, so that what the machine does meanwhile meets relatives alike, as it does in a search.
     fitted = timed(networks)
@@ -205,8 +218,17 @@ def make_predictor(study: PredictorPlan, out: Path, observer: Observer, **condit
     taken = iter(fitted)
     predictor = fit_predictor(rows, [list(islice(taken, len(group))) for group in groups], study.size)
     at = {name: conditions[name] for name in ("backend", "device", "threads")}
-    told = {"input_size": study.size, "classes": CLASSES, "boundary": "scores", "seed": study.seed, **at, **provenance()}
-    predictor.save(out / PREDICTOR_FILE, **told)
+    here = asdict(environment(make_backend(at["backend"]), at["device"]))
+    told = {
+        "input_size": study.size,
+        "classes": CLASSES,
+        "boundary": "scores",
+        "seed": study.seed,
+        **at,
+        "environment": here,
+        **provenance(),
+    }
+    predictor.save(out / PREDICTOR_FILE, out / TABLE_FILE, **told)
     # Drawn only now: nothing about them can have entered the fit.
     tested = timed(draw(study.tested, study.seed + 1, exclude=set(networks)))
     predictions, report = assess_predictor(predictor, tested, study.size)

@@ -85,7 +85,7 @@ class Run:
             header = _header(path, config, class_names)
             if _check_environment(path, environment, remeasure=remeasure):
                 write_json(path / "environment.json", {"latency": asdict(environment), **provenance()})
-            _copy_predictor(path, config)
+            _copy_predictor(path, config, environment)
             values = {"format": FORMAT, "study": header.study, "class_names": list(class_names), "config": config.to_dict()}
             write_json(path / "config.json", values)
             return cls(path, header, environment, heal=True, lock=lock)
@@ -135,12 +135,12 @@ class Run:
         return self.checkpoints / f"{architecture}.safetensors"
 
 
-def _copy_predictor(path: Path, config: SearchConfig) -> None:
+def _copy_predictor(path: Path, config: SearchConfig, environment: Environment) -> None:
     """Give a new run its own copy of the predictor, so that it resumes the same wherever that one goes."""
     if not config.predictor or (path / PREDICTOR).is_dir():
         return
     source, partial = Path(config.predictor), path / f".{PREDICTOR}"
-    check_predictor(source, config)
+    check_predictor(source, config, environment)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from latency.measurement import Measurement
 from latency.protocols import MeasurementFailed
+from latency.worker import WorkerLost
 from lpsnet.architecture import Architecture
 from search.executor import LocalExecutor, conditions, subject
 from search.expand import expand
@@ -97,9 +98,11 @@ def _advance(run: Run, answerer: _Answerer, observer: Observer, on_step: Callabl
             else:
                 answers = None
                 progress.steps.append(request)
-                answerer.settle(request)
+                try:
+                    answerer.settle(request)
+                finally:  # a decided step is in the files, whatever befalls the rest
+                    on_step(progress)
                 observer.work("steps", len(progress.steps), config.steps + 1)
-                on_step(progress)
                 observer.decided(request)
     except StopIteration:
         answerer.keep_weights(set())
@@ -215,14 +218,16 @@ class _Answerer:
         if self._executor is None:
             raise NotYet
         self._check_time()
-        start = time.perf_counter()
+        start, fresh = time.perf_counter(), not self._executor.holds(name, boundary)
         try:
             measurement = measure(self._executor)
         except MeasurementFailed as failure:
+            if isinstance(failure, WorkerLost) and not self._chain:
+                return str(failure)  # nothing is decided yet: the start is tried again when the run goes on
             store.add_failure(name, at, self._run.environment, "", str(failure))
             return str(failure)
         finally:
-            self._cost.measured += 1
+            self._cost.measured += fresh
             self._cost.seconds += time.perf_counter() - start
         store.add(measurement)
         return measurement

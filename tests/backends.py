@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,12 +35,15 @@ class Small(nn.Module):
 class Watched:
     """A backend that counts its loads, keeps what it was given, and may be made to fail or to err."""
 
-    def __init__(self, inner: Backend, failure: BaseException | None = None, bias: float = 0.0) -> None:
+    def __init__(
+        self, inner: Backend, failure: BaseException | None = None, bias: float = 0.0, changes: dict[str, Any] | None = None
+    ) -> None:
         self.name = inner.name
         self.loads: list[nn.Module] = []
         self._inner = inner
         self._failure = failure
         self._bias = bias
+        self._changes = changes or {}
 
     def unavailable(self, device: str) -> str | None:
         return self._inner.unavailable(device)
@@ -54,6 +58,8 @@ class Watched:
             raise self._failure
         with self._inner.load(module, conditions) as session:
             inner_infer: Callable[[np.ndarray], np.ndarray] = session.infer
+            for name, value in self._changes.items():
+                setattr(session, name, value)
             if self._bias:
                 session.infer = lambda image: inner_infer(image) + self._bias  # type: ignore[method-assign]
             yield session

@@ -20,6 +20,7 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """No test reads or writes the store of the machine it runs on, or waits for its devices."""
     monkeypatch.setenv("LPS_SEARCH_LOCKS", str(tmp_path / "locks"))
     monkeypatch.setenv("LPS_SEARCH_STORE", str(tmp_path / "machine-store.sqlite"))
+    monkeypatch.setenv("LPS_SEARCH_CACHE", str(tmp_path / "machine-cache"))
     yield
 
 

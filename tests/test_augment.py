@@ -237,3 +237,23 @@ def test_two_batches_in_a_row_are_augmented_differently() -> None:
     augment = Augment(TrainRecipe(iterations=1, jitter=0.4))
     torch.manual_seed(0)
     assert not torch.equal(augment(batch)[0], augment(batch)[0])
+
+
+def test_crops_are_enlarged_with_the_input_and_labels_stay_at_the_frames_resolution() -> None:
+    rows, columns = torch.meshgrid(torch.arange(16), torch.arange(24), indexing="ij")
+    images = torch.stack([8 * rows, 8 * columns, torch.zeros_like(rows)]).to(torch.uint8)[None]
+    labels = ((rows // 4 + columns // 4) % 3).to(torch.uint8)[None]
+    recipe = TrainRecipe(iterations=1, **{**STILL, "input_height": 32, "input_width": 48, "crop_height": 16, "crop_width": 24})  # type: ignore[arg-type]
+    torch.manual_seed(3)
+    found, kept = Augment(recipe)(Batch(images, labels))
+    assert found.shape == (1, 3, 16, 24) and kept.shape == (1, 8, 12)
+    shown = (found * STD + MEAN) * 255
+    compared = 0
+    for row in range(8):
+        for column in range(12):
+            # The four image pixels over a label pixel have the mean of what the frame shows there.
+            at = shown[0, :2, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean((1, 2)) / 8
+            if ((at - at.floor() - 0.5).abs() > 0.1).all():  # else it is between two labels
+                compared += 1
+                assert kept[0, row, column] == labels[0, round(float(at[0])), round(float(at[1]))]
+    assert compared > 0

@@ -302,6 +302,23 @@ class TestMeasure:
         found = measure(Small(), **how)
         assert store.find("small", at, here) == found
 
+    @pytest.mark.parametrize("error", [ValueError("odd"), TypeError("found"), KeyError("x")])
+    def test_whatever_a_backend_raises_is_a_failure_that_is_kept(
+        self, error: Exception, watch: Callable[..., Watched], store: Store
+    ) -> None:
+        watched = watch("torch", failure=error)
+        for _ in range(2):
+            with pytest.raises(MeasurementFailed, match=f"backend 'torch' failed: {type(error).__name__}"):
+                measure(Small(), size=(32, 48), backend="torch", plan=QUICK, subject="small", store=store)
+        assert len(watched.loads) == 1
+
+    def test_a_report_that_cannot_be_kept_and_an_unknown_clock_are_failures(self, watch: Callable[..., Watched], store: Store) -> None:
+        for change in ({"found": {"odd": b"bytes"}}, {"clock": "wall"}):
+            watch("torch", changes=change)
+            with pytest.raises(MeasurementFailed, match=r"backend 'torch' failed: (TypeError|ValueError)"):
+                measure(Small(), size=(32, 48), backend="torch", plan=QUICK, subject=str(change), store=store)
+        assert not store.all()
+
     def test_an_interruption_is_not_kept_as_a_failure(self, watch: Callable[..., Watched], store: Store) -> None:
         watch("torch", failure=KeyboardInterrupt())
         how: dict[str, Any] = {"size": (32, 48), "backend": "torch", "plan": QUICK, "subject": "small", "store": store}

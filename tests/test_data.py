@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_the_text_is_name_and_path() -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("cityscapes", ("unknown data set 'cityscapes'", *DATASETS)),
+        ("pascal", ("unknown data set 'pascal'", *DATASETS)),
         ("", ("unknown data set ''", *DATASETS)),
         ("CamVid:data", ("unknown data set 'CamVid'", *DATASETS)),
         ("camvid", ("'camvid' needs its folder", "camvid:PATH")),
@@ -188,7 +189,7 @@ def test_a_missing_folder_is_refused_with_what_was_looked_for(make_camvid: MakeC
 def test_a_split_without_images_is_refused(make_camvid: MakeCamVid) -> None:
     root = make_camvid({"train": 0})
     (root / "train" / "notes.txt").write_text("no image")
-    refusal(lambda: CamVid(root, "train"), root / "train", "holds no image", "*.png", "*.jpg")
+    refusal(lambda: CamVid(root, "train"), root / "train", "holds no image", ".png", ".jpg")
 
 
 def test_images_without_labels_are_refused_by_name(make_camvid: MakeCamVid) -> None:
@@ -279,6 +280,8 @@ class Made:
     """Frames of squares in two colours, with labels that say the same; counts what is decoded."""
 
     class_names = ("a", "b", "c")
+    colours = ((0, 0, 0), (1, 1, 1), (2, 2, 2))
+    categories: tuple[str, ...] = ()
 
     def __init__(self, count: int = 5, size: tuple[int, int] = (24, 36)) -> None:
         self.count, self.size, self.decoded = count, size, 0
@@ -335,8 +338,8 @@ def test_memory_and_no_memory_give_equal_batches() -> None:
         assert equal(one, other)
 
 
-def test_frames_in_memory_are_decoded_once_and_others_each_time() -> None:
-    kept, streamed = Made(), Made()
+def test_frames_are_decoded_once_into_memory() -> None:
+    kept = Made()
     seen: list[tuple[int, int]] = []
     frames = Frames(kept, kept.size)
     assert kept.decoded == 0
@@ -345,11 +348,62 @@ def test_frames_in_memory_are_decoded_once_and_others_each_time() -> None:
     frames.hold(lambda done, total: seen.append((done, total)))
     frames.batch([1, 1])
     assert kept.decoded == 5 and len(seen) == 5
-    without = Frames(streamed, streamed.size, memory_share=0)
-    without.hold()
-    assert streamed.decoded == 0
-    without.batch([1, 1, 2])
-    assert streamed.decoded == 3
+
+
+def test_frames_that_do_not_fit_are_decoded_once_into_a_file_for_all_to_come(tmp_path: Path) -> None:
+    first, second = Made(), Made()
+    whole = Frames(Made(), (24, 36))
+    frames = Frames(first, (24, 36), memory_share=0, cache=tmp_path / "new")
+    assert equal(frames.batch([3, 1]), whole.batch([3, 1])) and first.decoded == 5
+    again = Frames(second, (24, 36), memory_share=0, cache=tmp_path / "new")
+    assert equal(again.batch(range(5)), whole.batch(range(5))) and second.decoded == 0
+    again.batch([0]).images.zero_()
+    assert equal(Frames(Made(), (24, 36), memory_share=0, cache=tmp_path / "new").batch([0]), whole.batch([0]))
+    other = Frames(second, (12, 18), memory_share=0, cache=tmp_path / "new")
+    other.hold()
+    assert second.decoded == 5 and len(list((tmp_path / "new").glob("*.frames"))) == 2
+
+
+def test_a_cache_is_made_anew_when_a_file_changes(make_camvid: MakeCamVid, tmp_path: Path) -> None:
+    root = make_camvid()
+
+    def names() -> set[str]:
+        Frames(CamVid(root, "train"), (12, 18), memory_share=0, cache=tmp_path / "cache").hold()
+        return {path.name for path in (tmp_path / "cache").iterdir()}
+
+    before = names()
+    assert names() == before and len(before) == 1
+    image = next((root / "train").iterdir())
+    image.write_bytes(image.read_bytes() + b" ")
+    assert len(names()) == 2
+
+
+@pytest.mark.parametrize("fault", ["file", "full"])
+def test_where_no_cache_can_be_written_frames_are_decoded_each_time_and_that_is_told(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    if fault == "full":
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    made = Made()
+    frames = Frames(made, made.size, memory_share=0, cache=tmp_path / "file" if fault == "file" else tmp_path / "cache")
+    frames.hold()
+    assert made.decoded == 0 and "LPS_SEARCH_CACHE names another" in frames.note
+    frames.batch([1, 1, 2])
+    assert made.decoded == 3 and equal(frames.batch([0, 4]), Frames(Made(), made.size).batch([0, 4]))
+
+
+def test_a_frame_that_cannot_be_decoded_leaves_no_cache_behind(tmp_path: Path) -> None:
+    class Broken(Made):
+        def decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            if index == 3:
+                raise DataError("frame 3: cut off")
+            return super().decode(index)
+
+    with pytest.raises(DataError, match="cut off"):
+        Frames(Broken(), (24, 36), memory_share=0, cache=tmp_path).hold()
+    assert not list(tmp_path.iterdir())
 
 
 def test_changing_a_batch_changes_no_held_frame() -> None:

@@ -47,6 +47,7 @@ def test_an_engine_for_this_gpu_and_version_is_read(tmp_path: Path) -> None:
         ({"compute_capabilities": ["7.5", "12.0"]}, "for compute capability 7.5, 12.0, this GPU has 8.6; .*--compute-capability 8.6"),
         ({"sha256": "0" * 64}, "is damaged: its SHA-256"),
         ({"flavour": None}, "cannot be read as an engine"),
+        ({"compute_capabilities": [], "built_on": "9.0"}, "for compute capability 9.0, this GPU has 8.6"),
     ],
 )
 def test_an_engine_of_another_version_or_gpu_or_damaged_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -86,13 +87,21 @@ def test_layers_that_compute_are_counted_by_type() -> None:
     assert precisions_found(layers(HALF, HALF, FULL, MOVED)) == {"FP16": 2, "FP32": 1}
     weights = {"LayerType": "Conv", "Weights": {"Type": "Half", "Count": 9}, "Outputs": [{"Format": "Row major", "Datatype": "Float"}]}
     assert precisions_found(json.dumps({"Layers": [weights]})) == {"FP16": 1}
-    assert precisions_found(json.dumps({"Layers": ["only", "names"]})) == precisions_found("not JSON") == {}
+    for told in (
+        {"Layers": ["only", "names"]},
+        {"Layers": None},
+        {"Layers": [{"Outputs": None, "Weights": None}]},
+        {"Layers": [{"Outputs": [3]}]},
+        [],
+    ):
+        assert precisions_found(json.dumps(told)) == precisions_found("not JSON") == {}
 
 
 @pytest.mark.parametrize(
     ("precision", "told", "against"),
     [
-        ("fp16", layers(HALF, FULL), None),
+        ("fp16", layers(HALF, HALF, FULL), None),
+        ("fp16", layers(HALF, FULL, FULL), "1 layers in FP16, 2 layers in FP32"),
         ("fp16", layers(FULL, MOVED), "asked for fp16, the engine inspector finds 1 layers in FP32"),
         ("fp32", layers(FULL, FULL), None),
         ("fp32", layers(FULL, HALF), "asked for fp32, the engine inspector finds 1 layers in FP16"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from latency.predict import fit
 from lpsnet import NAMED, Architecture, UserError
 from search.cli import run
 from search.config import SearchConfig
+from search.executor import current_environment
 from search.forecast import check_predictor, forecaster, layers_of_architecture
 from search.latency_space import random_architectures, relatives, table_convs
 from search.run import Run
@@ -27,9 +32,12 @@ def make_predictor(folder: Path, **conditions: object) -> Path:
     rows = [LayerRow(conv, 0.01 + conv.macs * 1e-7, True) for conv in table_convs(SIZE)]
     groups = relatives(random_architectures(15, 0, SIZE, max_macs=1e7, exclude=set()), 0, SIZE, max_macs=1e7)
     layers = [[layers_of_architecture(one, 19, SIZE) for one in group] for group in groups]
-    write_table(folder / "layers.csv", rows)
-    made = {"input_size": SIZE, "backend": "ort", "device": "cpu", "threads": 1, "boundary": "scores", **conditions}
-    fit(rows, layers, [[made_latency(one) for one in group] for group in groups]).save(folder / "predictor.json", **made)
+    write_table(folder / "predictor_layers.csv", rows)
+    here = dataclasses.asdict(current_environment(tiny_config()))
+    made = {"environment": here, "input_size": SIZE, "backend": "ort", "device": "cpu", "threads": 1, "boundary": "scores", **conditions}
+    fit(rows, layers, [[made_latency(one) for one in group] for group in groups]).save(
+        folder / "predictor.json", folder / "predictor_layers.csv", **made
+    )
     return folder
 
 
@@ -62,7 +70,7 @@ def test_a_run_keeps_its_own_predictor_measures_less_and_resumes_without_the_oth
         assert set(step.excluded) or len({found.subject for found in scores}) <= len(step.trials) + 1
         assert all(trial.candidate.latency_ms == made_latency(trial.candidate.architecture) for trial in step.trials)
         assert len(whole.trials) >= len(step.trials) > 0
-    assert {path.name for path in (spared / "predictor").iterdir()} == {"layers.csv", "predictor.json"}
+    assert {path.name for path in (spared / "predictor").iterdir()} == {"predictor_layers.csv", "predictor.json"}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +85,7 @@ def test_a_run_keeps_its_own_predictor_measures_less_and_resumes_without_the_oth
 def test_a_predictor_for_other_conditions_is_refused(made: dict[str, object], message: str, tmp_path: Path) -> None:
     folder = make_predictor(tmp_path / "device", **made)
     with pytest.raises(UserError, match=f"was made for other conditions .*{message}"):
-        check_predictor(folder, tiny_config())
+        check_predictor(folder, tiny_config(), current_environment(tiny_config()))
 
 
 def test_a_folder_without_a_predictor_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,3 +98,48 @@ def test_the_configuration_of_an_older_run_has_no_predictor() -> None:
     values = tiny_config().to_dict()
     del values["predictor"]
     assert SearchConfig.from_dict(json.loads(json.dumps(values))) == tiny_config()
+
+
+def test_a_predictor_of_another_machine_is_refused(tmp_path: Path) -> None:
+    folder, here = make_predictor(tmp_path / "device"), current_environment(tiny_config())
+    check_predictor(folder, tiny_config(), here)
+    with pytest.raises(UserError, match=r"was made in another environment .device: .*Orin"):
+        check_predictor(folder, tiny_config(), dataclasses.replace(here, device="Orin"))
+    values = json.loads((folder / "predictor.json").read_text())
+    del values["environment"]
+    (folder / "predictor.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="does not say where it was made"):
+        check_predictor(folder, tiny_config(), here)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("predictor.json", lambda text: text[:50], "is no predictor"),
+        ("predictor.json", lambda text: json.dumps({**json.loads(text), "weights": [1.0]}), "it needs 12 weights, none negative"),
+        ("predictor.json", lambda text: json.dumps({**json.loads(text), "weights": [math.nan] * 12}), "it needs 12 weights, none negative"),
+        ("predictor.json", lambda text: json.dumps({**json.loads(text), "weights": [-1.0] * 12}), "it needs 12 weights, none negative"),
+        ("predictor.json", lambda text: json.dumps({**json.loads(text), "ratio_low": math.nan}), "ends of its intervals"),
+        ("predictor.json", lambda text: json.dumps({**json.loads(text), "input_size": [0, 0]}), r"its input_size is \[0, 0\]"),
+        ("predictor_layers.csv", lambda text: "\n".join(text.splitlines()[:100]), "is not the table it was fitted to"),
+        ("predictor_layers.csv", lambda text: text.replace("True", "Tr", 1), "stable must be True or False, got 'Tr'"),
+        ("predictor_layers.csv", lambda text: text.replace("0.0", "nan", 1), "is no layer table"),
+        ("predictor_layers.csv", lambda text: text.splitlines()[0], "is not the table it was fitted to"),
+    ],
+)
+def test_damaged_files_are_named_and_predict_nothing(
+    name: str, spoil: Callable[[str], str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_predictor(tmp_path / "device")
+    (folder / name).write_text(spoil((folder / name).read_text()))
+    assert run(["predict-latency", "N0", "--table", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line)
+
+
+def test_what_lies_beyond_the_table_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_predictor(tmp_path / "device")
+    assert run(["predict-latency", "B1-1-1-1-1_C16-32-64-512-512_R8", "--table", str(folder)]) == 0
+    assert "not to be trusted: the table does not reach as far as conv3x3 512-512" in capsys.readouterr().out
+    assert run(["predict-latency", "N0", "--table", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outside_table"] == ""

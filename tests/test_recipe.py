@@ -8,7 +8,7 @@ import math
 import pytest
 
 from lpsnet.errors import UserError
-from lpsnet.recipe import TrainRecipe, proxy_recipe
+from lpsnet.recipe import RECIPES, TrainRecipe, changed, named_recipe, proxy_recipe
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,47 @@ def test_a_proxy_recipe_warms_up_for_a_small_part_of_its_iterations(iterations: 
     assert recipe.iterations == iterations
     assert 1 <= recipe.warmup_iterations <= max(1, min(20, iterations / 10))
     assert all(0 < recipe.rate_at(iteration) <= recipe.learning_rate for iteration in range(iterations))
+
+
+def test_the_papers_recipes_are_those_of_section_4_2() -> None:
+    city, strong, bdd, camvid = (
+        RECIPES[f"{name}"]() for name in ("paper-cityscapes", "strong-cityscapes", "paper-bdd100k", "paper-camvid")
+    )
+    for recipe in (city, strong, bdd, camvid):
+        assert (recipe.optimizer, recipe.momentum, recipe.weight_decay, recipe.schedule, recipe.poly_power) == (
+            "sgd",
+            0.9,
+            5e-4,
+            "poly",
+            0.9,
+        )
+        assert (recipe.scale_min, recipe.scale_max, recipe.flip, recipe.loss_stride) == (0.5, 2.0, True, 1)
+    assert (city.iterations, city.batch_size, city.learning_rate, city.crop_height, city.crop_width) == (90_000, 16, 0.01, 768, 768)
+    assert (strong.iterations, strong.crop_height, strong.crop_width, strong.loss) == (180_000, 768, 1536, "ohem")
+    assert (strong.ohem_threshold, strong.ohem_min_kept) == (0.7, 10_000)
+    assert (bdd.crop_height, bdd.crop_width) == (720, 1280)
+    assert (camvid.iterations, camvid.batch_size, camvid.learning_rate) == (40_000, 12, 0.03)
+    assert camvid.input_size((360, 480)) == (camvid.crop_height, camvid.crop_width) == (720, 960)
+
+
+def test_fields_are_set_by_name_and_mistakes_are_named() -> None:
+    recipe = changed(named_recipe("camvid"), ["iterations=7", "learning_rate=0.1", "flip=no", "schedule=cosine"])
+    assert (recipe.iterations, recipe.learning_rate, recipe.flip, recipe.schedule) == (7, 0.1, False, "cosine")
+    for text, message in (
+        ("iteration=7", "there are: iterations, batch_size"),
+        ("iterations", "NAME=VALUE, got 'iterations'"),
+        ("iterations=7.5", "iterations takes a value of type int, got '7.5'"),
+        ("flip=perhaps", "flip takes true or false, got 'perhaps'"),
+        ("optimizer=adam", "unknown optimizer 'adam'; there are: sgd, adamw"),
+        ("ema_decay=1", r"ema_decay must be in \[0, 1\), got 1.0"),
+        ("input_height=0", "both input_height and input_width"),
+    ):
+        with pytest.raises(UserError, match=message):
+            changed(recipe, [text])
+    with pytest.raises(UserError, match="unknown recipe 'mine'; there are: paper-cityscapes"):
+        named_recipe("mine")
+
+
+def test_the_cosine_falls_from_the_peak_to_0() -> None:
+    recipe = TrainRecipe(iterations=101, warmup_iterations=1, schedule="cosine", learning_rate=2.0)
+    assert recipe.rate_at(1) == 2.0 and recipe.rate_at(51) == pytest.approx(1.0) and recipe.rate_at(100) == pytest.approx(0, abs=1e-3)

@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from latency import Measurement, MeasurementFailed, Store, TimingPlan
 from latency.compare import in_turns
+from latency.worker import WorkerLost
 from lpsnet import Architecture, load
 from lpsnet.metrics import Scores
 from lpsnet.network import LPSNet
@@ -23,7 +25,7 @@ from search.observer import Observer
 from search.proxy import Proxy
 from search.report import family_frame, write_report
 from search.run import Run
-from search.runner import Progress, advance, replay
+from search.runner import OutOfTime, Progress, advance, replay
 from tests.tiny import few_frames, made_latency, tiny_config
 
 CLASSES = tuple(f"class{index}" for index in range(11))
@@ -51,6 +53,9 @@ class CountingExecutor:
             load_s=0.1,
             created="2026-01-01T00:00:00+00:00",
         )
+
+    def holds(self, name: str, boundary: str) -> bool:
+        return False
 
     def compare(self, first: Architecture, second: Architecture) -> Measurement:
         """Neither is faster, whatever the formula says."""
@@ -273,11 +278,15 @@ def test_a_latency_that_hangs_ends_as_a_failed_candidate_and_is_not_held_against
     with start(tmp_path / "run", config) as run:
         progress = advance(run, executor, Observer(), lambda so_far: None)
         assert "could not be measured: no answer within 0.001 s" in progress.stopped
+        with pytest.raises(WorkerLost):
+            executor.compare(config.start_architecture, config.start_architecture)  # in the worker, too
     executor.close()
     patient = LocalExecutor(config, store, Observer(), limit_s=120)
     found = patient.measure(config.start_architecture)
     assert found.latency_ms > 0 and store.all() == [found]
     patient.close()
+    with start(tmp_path / "run", config) as run:  # the start was not held against it in the run either
+        assert len(advance(run, CountingExecutor(config), Observer(), lambda so_far: None).steps) == 1  # type: ignore[arg-type]
 
 
 def test_what_the_latencies_of_a_step_took_is_told(tmp_path: Path) -> None:
@@ -296,3 +305,17 @@ def test_what_the_latencies_of_a_step_took_is_told(tmp_path: Path) -> None:
     told = [(int(measured), int(known)) for ((measured, known),) in counts]
     last = [pair for pair in executor.measured if pair[1] == "labels"][-1:]  # measured after the last step was told
     assert sum(measured for measured, _ in told) == len(executor.measured) - len(last)
+
+
+def test_a_decided_step_is_in_the_files_even_where_time_ends_right_after_it(tmp_path: Path) -> None:
+    class Ending(CountingExecutor):
+        def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
+            if boundary == "labels" and self.trained[1:]:
+                raise OutOfTime
+            return super().measure(architecture, boundary)
+
+    config = tiny_config(1)
+    with start(tmp_path / "run", config) as run:
+        progress = go(run, Ending(config))
+        assert progress.out_of_time and len(progress.steps) == 2
+        assert len(pd.read_csv(run.path / "family.csv")) == 2

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from lpsnet.architecture import NAMED, Architecture
 from lpsnet.data.frames import IGNORE_INDEX, Batch, Frames
 from lpsnet.data.synthetic import Synthetic
+from lpsnet.evaluation import evaluate
+from lpsnet.losses import SegmentationLoss
 from lpsnet.metrics import confusion_matrix, scores
 from lpsnet.network import LPSNet
 from lpsnet.recipe import TrainRecipe
-from lpsnet.training import Trained, TrainingFailed, evaluate, fit, segmentation_loss, train
+from lpsnet.training import Trained, TrainingFailed, fit, train
 from tests import restatement
 
 SIZE = (32, 64)
@@ -57,6 +59,10 @@ def same(one: Trained, other: Trained) -> bool:
 
 
 # Loss
+
+
+def segmentation_loss(score_maps: Tensor, labels: Tensor, stride: int) -> Tensor:
+    return SegmentationLoss(TrainRecipe(iterations=1, loss_stride=stride))(score_maps, labels)
 
 
 def loss_by_hand(score_maps: Tensor, labels: Tensor, stride: int) -> float:
@@ -186,7 +192,7 @@ def test_evaluating_scores_whole_normalised_frames_at_full_resolution() -> None:
     assert (counts.sum(0) > 50).sum() >= 4  # several classes are predicted
     expected = scores(torch.from_numpy(counts))
     for batch_size in (1, 2, 8):
-        found = evaluate(network, frames, batch_size=batch_size)
+        found = evaluate(network, frames, batch_size=batch_size).scores
         assert found.miou_percent == pytest.approx(expected.miou_percent, abs=0.02)  # a tie may fall the other way
         assert found.pixel_accuracy_percent == pytest.approx(expected.pixel_accuracy_percent, abs=0.02)
     assert not any(module.training for module in network.modules())
@@ -209,7 +215,7 @@ class Knows(nn.Module):
 
 def test_a_network_that_is_right_but_for_one_column_scores_so() -> None:
     frames = few("val", 3)
-    assert evaluate(Knows(frames), frames, batch_size=2).pixel_accuracy_percent == pytest.approx(100 * 63 / 64)
+    assert evaluate(Knows(frames), frames, batch_size=2).scores.pixel_accuracy_percent == pytest.approx(100 * 63 / 64)
 
 
 def test_evaluating_reports_how_many_frames_are_done() -> None:
@@ -252,7 +258,7 @@ def test_the_loss_falls_and_the_score_rises_on_frames_learned_by_heart() -> None
     assert losses[-1] < 0.5 * losses[0]
     assert losses[0] == pytest.approx(math.log(11), abs=0.8)  # it starts with a guess among eleven classes
     assert result.scores.pixel_accuracy_percent > 60
-    assert evaluate(result.network, frames) == result.scores
+    assert evaluate(result.network, frames).scores == result.scores
 
 
 @pytest.mark.parametrize("branches", [False, True])
@@ -308,9 +314,9 @@ class Noted(Frames):
         super().__init__(Few("train", count), SIZE)
         self.seen: list[int] = []
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, indices: Sequence[int], *, pin: bool = False) -> Batch:
         self.seen += indices
-        return super().batch(indices)
+        return super().batch(indices, pin=pin)
 
 
 def test_every_frame_is_drawn_once_before_any_comes_again() -> None:

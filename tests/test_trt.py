@@ -193,7 +193,7 @@ def test_whatever_fails_is_told_in_tensorrts_words(fault: str, message: str, ins
 def test_an_engine_of_another_precision_than_asked_for_is_refused(install: Install) -> None:
     with pytest.raises(MeasurementFailed, match="asked for fp32, the engine inspector finds 1 layers in FP16"):
         TrtSession(Trt(install(), told=layers(HALF, FULL)), b"plan", conditions())
-    assert TrtSession(Trt(install(), told=layers(HALF, FULL)), b"plan", conditions("fp16")).found["precisions"]["FP16"] == 1
+    assert TrtSession(Trt(install(), told=layers(HALF, HALF, FULL)), b"plan", conditions("fp16")).found["precisions"]["FP16"] == 2
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,10 @@ def run_out() -> None:
     raise MeasurementFailed("the network cannot be built") from MemoryError()
 
 
+def unpicklable() -> object:
+    return lambda: None
+
+
 class Odd(Exception):
     def __init__(self, one: int, two: int) -> None:
         super().__init__("odd")
@@ -74,12 +78,14 @@ def test_errors_arrive_as_they_were_and_memory_that_ran_out_can_be_told(worker: 
     assert is_out_of_memory(caught.value)
     with pytest.raises(RuntimeError, match="Odd: odd"):
         worker.call(odd)
+    with pytest.raises(MeasurementFailed, match="the answer cannot be passed on"):
+        worker.call(unpicklable)
     assert worker.call(double, 1) == 2
 
 
 def test_a_call_that_hangs_is_ended_and_the_next_one_answered(worker: Worker) -> None:
     before = worker.call(identity)
-    worker.limit_s = 0.3
+    worker.limit_s = 0.3  # the start of a process is no part of it
     with pytest.raises(WorkerLost, match=r"no answer within 0.3 s"):
         worker.call(hang)
     with pytest.raises(ProcessLookupError):

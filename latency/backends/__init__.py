@@ -62,7 +62,9 @@ def make_backend(name: str) -> Backend:
         return BACKENDS[name]()
     if name not in backend_names():
         raise BackendError(f"unknown backend {name!r}; there are: {', '.join(backend_names())}")
-    (entry,) = entry_points(group=ENTRY_POINTS, name=name)
+    entry, *others = entry_points(group=ENTRY_POINTS, name=name)
+    if others:
+        raise BackendError(f"two packages offer a backend {name!r}: {entry.value} and {others[0].value}; uninstall one of them")
     try:
         backend: Backend = entry.load()()
     except Exception as error:  # code of another package: anything may go wrong there

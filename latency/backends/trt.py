@@ -10,7 +10,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,17 +187,47 @@ class TrtBackend:
         cache = default_timing_cache(self.name, cuda.Device(0).name())
         options = EngineOptions(precision=conditions.precision, timing_cache=cache)
         engine = build_engine(graph_for(module, conditions), self.name, options)
-        context = cuda.Device(0).retain_primary_context()
-        context.push()
-        try:
-            kept = default_runtime_cache(self.name, cuda.Device(0).name())
-            session = TrtSession(runtime_module(self.name), engine.data, conditions, kept)
+        with _session(self.name, engine.data, conditions) as session:
             session.found["engine"] = engine.description
             yield session
-        except cuda.Error as error:
-            raise MeasurementFailed(f"{self.name} cannot run the network: {error}") from error
-        finally:
-            context.pop()
+
+
+def open_engine(flavour: str, data: bytes, description: dict[str, Any]) -> AbstractContextManager[TrtSession]:
+    """An engine that was written to a file, ready to infer; leaving the context frees its memory.
+
+    Args:
+        flavour: "tensorrt" or "tensorrt-rtx".
+        data: the engine.
+        description: what `build_engine` told of it.
+
+    Raises:
+        BackendError: it cannot be run here.
+        MeasurementFailed: it cannot be loaded.
+    """
+    if reason := TrtBackend(flavour).unavailable("cuda"):
+        raise BackendError(f"the engine cannot be run: {reason}")
+    (image,) = description["inputs"]
+    shape, boundary = tuple(image["shape"]), "labels"
+    conditions = Conditions(
+        backend=flavour, device="cuda", shape=shape, boundary=boundary, precision=description["precision"], cuda_graph=False
+    )
+    return _session(flavour, data, conditions)
+
+
+@contextmanager
+def _session(flavour: str, data: bytes, conditions: Conditions) -> Iterator[TrtSession]:
+    """An engine in the device's primary context."""
+    import pycuda.driver as cuda
+
+    context = cuda.Device(0).retain_primary_context()
+    context.push()
+    try:
+        kept = default_runtime_cache(flavour, cuda.Device(0).name())
+        yield TrtSession(runtime_module(flavour), data, conditions, kept)
+    except cuda.Error as error:
+        raise MeasurementFailed(f"{flavour} cannot run the network: {error}") from error
+    finally:
+        context.pop()
 
 
 def _call(function: Any, *arguments: Any) -> None:

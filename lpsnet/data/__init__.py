@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -49,18 +50,36 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A row of `DATASETS`: how to open a split, whether a folder is needed, and the default input size."""
+    """A row of `DATASETS`: how to open a split, whether a folder is needed, the default input size, and the licence of its frames."""
 
     open: Callable[[str | None, str, tuple[int, int]], Source]
     needs_path: bool
-    native_size: tuple[int, int]
+    native_size: tuple[int, int] | None
+    licence: str
 
 
 def _camvid(path: str | None, split: str, size: tuple[int, int]) -> Source:
     from lpsnet.data.camvid import CamVid
 
-    assert path is not None
-    return CamVid(Path(path).expanduser(), split)
+    return CamVid(_folder_of(path), split)
+
+
+def _cityscapes(path: str | None, split: str, size: tuple[int, int], *, coarse: bool = False) -> Source:
+    from lpsnet.data.cityscapes import Cityscapes
+
+    return Cityscapes(_folder_of(path), split, coarse=coarse)
+
+
+def _bdd100k(path: str | None, split: str, size: tuple[int, int]) -> Source:
+    from lpsnet.data.bdd100k import Bdd100k
+
+    return Bdd100k(_folder_of(path), split)
+
+
+def _folder(path: str | None, split: str, size: tuple[int, int]) -> Source:
+    from lpsnet.data.folder import Folder
+
+    return Folder(_folder_of(path), split)
 
 
 def _synthetic(path: str | None, split: str, size: tuple[int, int]) -> Source:
@@ -69,13 +88,36 @@ def _synthetic(path: str | None, split: str, size: tuple[int, int]) -> Source:
     return Synthetic(split, size)
 
 
+def _folder_of(path: str | None) -> Path:
+    assert path is not None
+    return Path(path).expanduser()
+
+
+_CITYSCAPES_TERMS = "Cityscapes terms: non-commercial research and teaching"
+
 DATASETS: MappingProxyType[str, DataSet] = MappingProxyType(
     {
-        "synthetic": DataSet(_synthetic, needs_path=False, native_size=(128, 256)),
-        "camvid": DataSet(_camvid, needs_path=True, native_size=(360, 480)),
+        "synthetic": DataSet(_synthetic, needs_path=False, native_size=(128, 256), licence="made by this project, Apache-2.0"),
+        "camvid": DataSet(_camvid, needs_path=True, native_size=(360, 480), licence="CamVid: research and teaching"),
+        "cityscapes": DataSet(_cityscapes, needs_path=True, native_size=(1024, 2048), licence=_CITYSCAPES_TERMS),
+        "cityscapes-coarse": DataSet(
+            partial(_cityscapes, coarse=True), needs_path=True, native_size=(1024, 2048), licence=_CITYSCAPES_TERMS
+        ),
+        "bdd100k": DataSet(_bdd100k, needs_path=True, native_size=(720, 1280), licence="BDD100K terms: research, no redistribution"),
+        "folder": DataSet(_folder, needs_path=True, native_size=None, licence="the user's own data"),
     }
 )
-"""Data set by name; `native_size` (height, width) is the default input size."""
+"""Data set by name; `native_size` (height, width) is the default input size, None where the folder tells it."""
+
+
+def native_size(spec: DataSpec) -> tuple[int, int]:
+    """The default input size (height, width) of a data set. Raises `DataError` where its folder does not tell it."""
+    size = DATASETS[spec.name].native_size
+    if size is not None:
+        return size
+    from lpsnet.data.folder import native_size as told
+
+    return told(_folder_of(spec.path))
 
 
 def open_split(spec: DataSpec, split: str, size: tuple[int, int]) -> Frames:

@@ -6,17 +6,16 @@ training and evaluation share.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from kornia.augmentation import ColorJitter
 from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
 from lpsnet.data.frames import IGNORE_INDEX, Batch
+from lpsnet.data.normalisation import MEAN, STD
 from lpsnet.recipe import TrainRecipe
-
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation a channel (RGB in 0..1) of ImageNet, as in the paper's port."""
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -30,11 +29,32 @@ def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
+@dataclass(frozen=True)
+class _Window:
+    """What is cut from frames of a size: the crop at the network's input size, and the same of the labels at the frames' own."""
+
+    frames: tuple[int, int]
+    crop: tuple[int, int]
+    label_crop: tuple[int, int]
+    enlarged: tuple[float, float]
+
+    @classmethod
+    def of(cls, recipe: TrainRecipe, frames: tuple[int, int]) -> _Window:
+        size = recipe.input_size(frames)
+        enlarged = (size[0] / frames[0], size[1] / frames[1])
+        crop = (recipe.crop_height or size[0], recipe.crop_width or size[1])
+        label_crop = (max(1, round(crop[0] / enlarged[0])), max(1, round(crop[1] / enlarged[1])))
+        return cls(frames, crop, label_crop, enlarged)
+
+
 class Augment:
     """Turns a batch of whole frames into a batch of training crops.
 
+    Where the network's input is larger than the frames, image crops are enlarged with it; label crops stay at the frames'
+    own resolution, where the loss is taken.
+
     Args:
-        recipe: scales, crop, flip and jitter; a crop dimension of 0 keeps that of the frames.
+        recipe: input size, scales, crop, flip and jitter; a crop dimension of 0 keeps that of the input.
     """
 
     def __init__(self, recipe: TrainRecipe) -> None:
@@ -44,22 +64,22 @@ class Augment:
         self._jitter = ColorJitter(strength, strength, strength, order=(0, 1, 2), p=1.0) if strength else None
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, h, w), float and normalised, and labels (N, h, w), int64. Draws from torch's global generator."""
-        height, width = batch.images.shape[-2:]
-        crop = (self.recipe.crop_height or height, self.recipe.crop_width or width)
-        matrix = self._matrix(len(batch.images), (height, width), crop).to(batch.images.device)
+        """Images (N, 3, h, w), float and normalised, and labels (N, h', w'), int64. Draws from torch's global generator."""
+        window = _Window.of(self.recipe, (batch.images.shape[-2], batch.images.shape[-1]))
+        matrix = self._matrix(len(batch.images), window).to(batch.images.device)
         # Normalised before the warp, so that padding with 0 shows the mean colour.
-        images = warp_affine(normalise(batch.images), matrix, crop, mode="bilinear", padding_mode="zeros")
+        images = warp_affine(normalise(batch.images), _enlarge(matrix, window), window.crop, mode="bilinear", padding_mode="zeros")
         if self._jitter is not None:
             mean, std = _statistics(images.device)
             images = (self._jitter((images * std + mean).clamp_(0, 1)) - mean) / std
-        return images, warp_labels(batch.labels, matrix, crop)
+        return images, warp_labels(batch.labels, matrix, window.label_crop)
 
-    def _matrix(self, count: int, size: tuple[int, int], crop: tuple[int, int]) -> Tensor:
-        """(count, 2, 3) matrices from pixels of a frame to pixels of its crop: scale, shift, and mirror."""
+    def _matrix(self, count: int, window: _Window) -> Tensor:
+        """(count, 2, 3) matrices from pixels of a frame to pixels of its label crop: scale, shift, and mirror."""
+        (height, width), crop = window.frames, window.label_crop
         scale = torch.empty(count).uniform_(self.recipe.scale_min, self.recipe.scale_max)
         matrix = torch.zeros(count, 2, 3)
-        for row, extent, wanted in ((0, size[1], crop[1]), (1, size[0], crop[0])):
+        for row, extent, wanted in ((0, width, crop[1]), (1, height, crop[0])):
             # A window inside the scaled frame where that is larger than the crop, else a frame inside the window.
             offset = torch.rand(count) * (scale * extent - wanted)
             matrix[:, row, row] = scale
@@ -69,6 +89,17 @@ class Augment:
             matrix[mirrored, 0] *= -1
             matrix[mirrored, 0, 2] += crop[1] - 1
         return matrix
+
+
+def _enlarge(matrix: Tensor, window: _Window) -> Tensor:
+    """Matrices to pixels of the label crop, turned into those to pixels of the image crop."""
+    if window.enlarged == (1.0, 1.0):
+        return matrix
+    grown = matrix.clone()
+    for row, factor in ((0, window.enlarged[1]), (1, window.enlarged[0])):
+        grown[:, row] *= factor
+        grown[:, row, 2] += (factor - 1) / 2
+    return grown
 
 
 def warp_labels(labels: Tensor, matrix: Tensor, crop: tuple[int, int]) -> Tensor:

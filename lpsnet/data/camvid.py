@@ -1,51 +1,77 @@
-"""CamVid in the layout of the SegNet tutorial: `train/` beside `trainannot/`, likewise `val` and `test`.
+"""CamVid, 11 classes, in two layouts: that of the SegNet tutorial, and the original release with 32 colours.
 
-Images are .png or .jpg; labels are 8-bit PNGs of the same stem holding a class index, 11 for void, which is ignored.
-The original CamVid release (32 colours) is not read here.
+- SegNet's: `train/` beside `trainannot/`, likewise `val` and `test`; labels are class indices, 11 for void, which is ignored.
+- The original: `701_StillsRaw_full/` beside `LabeledApproved_full/` with labels `*_L.png`, folded to the 11 classes as SegNet did and
+  split by sequence as SegNet did.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from lpsnet.data.files import images_in, paired, read_colours, read_image, read_mask
 from lpsnet.data.frames import IGNORE_INDEX, DataError
 
-CLASS_NAMES: tuple[str, ...] = (
-    "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
-)  # fmt: skip
+CLASSES: MappingProxyType[str, tuple[tuple[int, int, int], ...]] = MappingProxyType(
+    {
+        "sky": ((128, 128, 128),),
+        "building": ((128, 0, 0), (192, 0, 128), (0, 128, 64), (64, 192, 0), (64, 0, 64)),  # archway, bridge, wall, tunnel
+        "pole": ((192, 192, 128), (0, 0, 64)),  # traffic cone
+        "road": ((128, 64, 128), (128, 0, 192), (192, 0, 64)),  # lane markings to drive on, and not to
+        "pavement": ((0, 0, 192), (64, 192, 128), (128, 128, 192)),  # parking block, shoulder
+        "tree": ((128, 128, 0), (192, 192, 0)),  # other vegetation
+        "sign": ((192, 128, 128), (128, 128, 64), (0, 64, 64)),  # other text, traffic light
+        "fence": ((64, 64, 128),),
+        "car": ((64, 0, 128), (64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64)),  # SUV, truck or bus, train, other moving
+        "pedestrian": ((64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64)),  # child, cart or pram, animal
+        "bicyclist": ((0, 128, 192), (192, 0, 192)),  # motorcycle or scooter
+    }
+)
+"""The 11 classes with the colours of the original release that belong to each, its own first."""
+
+CLASS_NAMES: tuple[str, ...] = tuple(CLASSES)
+COLOURS: tuple[tuple[int, int, int], ...] = tuple(colours[0] for colours in CLASSES.values())
 VOID = len(CLASS_NAMES)
 SPLITS = ("train", "val", "test")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+RAW, LABELLED = "701_StillsRaw_full", "LabeledApproved_full"
+
+_FOLDED = {colour: index for index, colours in enumerate(CLASSES.values()) for colour in colours} | {(0, 0, 0): IGNORE_INDEX}
 
 
 class CamVid:
-    """One split of CamVid below `root`.
+    """One split of CamVid below `root`, in whichever layout is there.
 
     Raises:
         DataError: a folder is missing, the split is empty, or an image has no label.
     """
 
     class_names = CLASS_NAMES
+    colours = COLOURS
+    categories: tuple[str, ...] = ()
 
     def __init__(self, root: Path, split: str) -> None:
         if split not in SPLITS:
             raise DataError(f"camvid has no split {split!r}; there are: {', '.join(SPLITS)}")
+        self._coloured = (root / RAW).is_dir()
+        if self._coloured:
+            labels = root / LABELLED
+            images = [image for image in images_in(root / RAW, "camvid") if split_of(image.stem) == split]
+            if not images:
+                raise DataError(f"camvid: {root / RAW} holds no image of the split {split}")
+            self._pairs = paired(images, lambda image: labels / f"{image.stem}_L.png", "camvid")
+            return
         folder, label_folder = root / split, root / f"{split}annot"
         for wanted in (folder, label_folder):
             if not wanted.is_dir():
-                raise DataError(f"camvid: {wanted} is no folder; looked for {split}/ (images) beside {split}annot/ (labels) in {root}")
-        images = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
-        if not images:
-            raise DataError(f"camvid: {folder} holds no image; looked for {', '.join('*' + suffix for suffix in _IMAGE_SUFFIXES)}")
-        self._pairs = [(image, label_folder / f"{image.stem}.png") for image in images]
-        missing = [label for _, label in self._pairs if not label.is_file()]
-        if missing:
-            raise DataError(
-                f"camvid: {len(missing)} of {len(images)} images in {folder} have no label; the first one missing is {missing[0]}"
-            )
+                raise DataError(
+                    f"camvid: {wanted} is no folder; looked for {split}/ (images) beside {split}annot/ (labels) in {root}, "
+                    f"or the original's {RAW}/ beside {LABELLED}/"
+                )
+        self._pairs = paired(images_in(folder, "camvid"), lambda image: label_folder / f"{image.stem}.png", "camvid")
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -54,22 +80,24 @@ class CamVid:
         """Path of the frame's label, where most faults are."""
         return str(self._pairs[index][1])
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """See `Source.files`."""
+        return self._pairs[index]
+
     def decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Source.decode`; void becomes the ignore label."""
         image_path, label_path = self._pairs[index]
-        image = np.asarray(_open(image_path).convert("RGB"))
-        label_image = _open(label_path)
-        if label_image.mode not in ("L", "P"):
-            raise DataError(f"{label_path}: a label must be an 8-bit image of class indices, found mode {label_image.mode!r}")
-        label = np.array(label_image, dtype=np.uint8)
+        if self._coloured:
+            return read_image(image_path), read_colours(label_path, _FOLDED)
+        image, label = read_image(image_path), read_mask(label_path)
         label[label == VOID] = IGNORE_INDEX
         return image, label
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+def split_of(stem: str) -> str:
+    """The split that a frame of the original release belongs to (367, 101 and 233 frames, as SegNet split them)."""
+    sequence, _, number = stem.partition("_")
+    frame = int(re.sub(r"\D", "", number) or 0)
+    if sequence == "Seq05VD" or (sequence == "0001TP" and frame > 8520):
+        return "test"
+    return "val" if sequence == "0016E5" and 7959 <= frame <= 8159 else "train"

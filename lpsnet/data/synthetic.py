@@ -19,6 +19,12 @@ CLASS_NAMES: Final[tuple[str, ...]] = (
     "sky", "building", "fence", "tree", "road", "pavement", "verge", "car", "pole", "sign", "pedestrian",
 )  # fmt: skip
 SKY, BUILDING, FENCE, TREE, ROAD, PAVEMENT, VERGE, CAR, POLE, SIGN, PEDESTRIAN = range(len(CLASS_NAMES))
+COLOURS: Final[tuple[tuple[int, int, int], ...]] = (
+    (70, 130, 180), (110, 70, 60), (170, 140, 130), (60, 120, 50), (110, 60, 110), (230, 60, 220), (150, 220, 120), (0, 0, 150),
+    (200, 200, 190), (240, 200, 0), (220, 20, 60),
+)  # fmt: skip
+"""Of the classes in pictures, not in the scenes."""
+
 EDGE_COLOURS: Final = {ROAD: (240, 240, 240), PAVEMENT: (225, 140, 30), VERGE: (20, 110, 40)}
 """Colour of the thin line inside the edge of each strip of the ground: all that tells one strip from another."""
 
@@ -29,6 +35,8 @@ class Synthetic:
     """One split of the scenes, drawn at `size` (height, width); frame i of a split is the same wherever it is drawn."""
 
     class_names = CLASS_NAMES
+    colours = COLOURS
+    categories: tuple[str, ...] = ()
 
     def __init__(self, split: str, size: tuple[int, int]) -> None:
         if split not in SPLIT_SIZES:

@@ -11,7 +11,17 @@ import sys
 import typer
 from typer.main import get_command
 
-from search.cli import data_verbs, export_verbs, measure_verbs, noise_verbs, predictor_verbs, search_verbs, table_verbs
+from search.cli import (
+    data_verbs,
+    export_verbs,
+    measure_verbs,
+    noise_verbs,
+    predict_verbs,
+    predictor_verbs,
+    search_verbs,
+    table_verbs,
+    train_verbs,
+)
 
 app = typer.Typer(
     name="lps-search",
@@ -25,6 +35,8 @@ measure_verbs.register(app)
 table_verbs.register(app)
 predictor_verbs.register(app)
 noise_verbs.register(app)
+train_verbs.register(app)
+predict_verbs.register(app)
 export_verbs.register(app)
 data_verbs.register(app)
 

@@ -24,7 +24,7 @@ def parse_size(text: str, option: str = "--input") -> tuple[int, int]:
         UserError: the text is something else.
     """
     height, separator, width = text.lower().partition("x")
-    if not (separator and height.isdigit() and width.isdigit() and int(height) and int(width)):
+    if not (separator and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise UserError(f"{option} takes a size as HEIGHTxWIDTH in pixels, such as 360x480, got {text!r}")
     return int(height), int(width)
 

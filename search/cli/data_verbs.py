@@ -31,7 +31,7 @@ def check(
     """Decode every frame of a data set and report counts, sizes, class shares and what cannot be used."""
     import json
 
-    from lpsnet.data import DATASETS, DataSpec
+    from lpsnet.data import DATASETS, DataSpec, native_size
     from lpsnet.data.frames import DataError
 
     spec = DataSpec.parse(data)
@@ -41,7 +41,7 @@ def check(
     with Live() as live:
         for split in ("train", "val", "test"):
             try:
-                source = row.open(spec.path, split, row.native_size)
+                source = row.open(spec.path, split, native_size(spec))
             except DataError:
                 if split == "test":  # a test split is often kept elsewhere
                     continue
@@ -73,13 +73,13 @@ def study(
     import dataclasses
     import json
 
-    from lpsnet.data import DATASETS, DataSpec
+    from lpsnet.data import DataSpec, native_size
     from lpsnet.recipe import proxy_recipe
     from search.data_study import gains, run_study
     from search.run import provenance, write_json
 
     spec = DataSpec.parse(data)
-    shape = parse_size(size) if size else DATASETS[spec.name].native_size
+    shape = parse_size(size) if size else native_size(spec)
     recipe = dataclasses.replace(proxy_recipe(iterations), batch_size=batch)
     with Live() as live:
         rows = run_study(spec, shape, recipe, seeds, out, on_progress=live.work)

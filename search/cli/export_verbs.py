@@ -25,7 +25,7 @@ def export(
     network: Annotated[str, typer.Argument(help="Checkpoint file, name or text of a network; a text gets random weights.")],
     out: Annotated[Path | None, typer.Option(help="The ONNX file. Default: the architecture's text in this folder.")] = None,
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image. Default: a checkpoint's own, else 1024x2048.")] = "",
-    classes: Annotated[int, typer.Option(help="Number of classes, where no checkpoint says it.", min=1)] = 19,
+    classes: Annotated[int, typer.Option(help="Number of classes, where no checkpoint says it.", min=1, max=255)] = 19,
     architecture: Annotated[str, typer.Option(help="What a .pth file holds; what a checkpoint must hold.")] = "",
     boundary: Annotated[str, typer.Option(help="Where the graph ends: scores, logits or labels.")] = "labels",
     precision: Annotated[str, typer.Option(help="fp32, tf32 (engine only) or fp16.")] = "fp32",
@@ -36,13 +36,18 @@ def export(
     compute_capability: Annotated[str, typer.Option(help="Of the GPUs the engine is for, such as 8.6,8.9. Default: the GPU here.")] = "",
     timing_cache: Annotated[Path | None, typer.Option(help="Timing cache shared by builds.")] = None,
     optimization_level: Annotated[int, typer.Option(help="Of an engine, 1 to 5.")] = 3,
-    aux_streams: Annotated[int | None, typer.Option(help="Streams of an engine besides the main one. Default: as it likes.", min=0)] = None,
-    workspace_mib: Annotated[int | None, typer.Option(help="Most scratch memory of an engine's kernel. Default: all.", min=1)] = None,
+    aux_streams: Annotated[
+        int | None, typer.Option(help="Streams of an engine besides the main one. Default: as it likes.", min=0, max=64)
+    ] = None,
+    workspace_mib: Annotated[
+        int | None, typer.Option(help="Most scratch memory of an engine's kernel. Default: all.", min=1, max=2**22)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a network for deployment, checked against torch, with a JSON beside each file that says what it is."""
     from latency.engine import check_options
     from latency.protocols import MeasurementFailed
+    from lpsnet.checkpoint import read_metadata
     from lpsnet.errors import UserError
     from search.export import ExportPlan, export_engine, export_onnx
 
@@ -69,7 +74,8 @@ def export(
     if path.suffix != ".onnx":
         raise UserError(f"--out names the ONNX file and must end in .onnx, got {path}")
     try:
-        written = {str(path): export_onnx(model, plan, path, weights=network if Path(network).is_file() else "random")}
+        told = read_metadata(network) if Path(network).is_file() and not network.endswith(".pth") else None
+        written = {str(path): export_onnx(model, plan, path, weights=network if Path(network).is_file() else "random", told=told)}
         if engine:
             built = path.with_suffix(".engine")
             written[str(built)] = export_engine(path, flavour, options, built)

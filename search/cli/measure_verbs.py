@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Backend = Annotated[str, typer.Option(help="Runtime: ort (ONNX Runtime), torch, tensorrt, tensorrt-rtx.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32, or on a GPU tf32 or fp16.")]
-Threads = Annotated[int, typer.Option(help="CPU threads of the runtime; 0 for all cores.", min=0)]
+Threads = Annotated[int, typer.Option(help="CPU threads of the runtime; 0 for all cores.", min=0, max=1024)]
+Classes = Annotated[int, typer.Option(help="Number of classes.", min=1, max=255)]
 Seconds = Annotated[float, typer.Option(help="Sample each latency for at least this many seconds.", min=0.0)]
 StorePath = Annotated[Path | None, typer.Option("--store", help="Latency store of this machine; default in your data folder.")]
 CudaGraph = Annotated[bool, typer.Option("--cuda-graph/--enqueue", help="On a GPU: launch recorded runs as one, or each kernel.")]
@@ -35,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def measure(
     architectures: Annotated[list[str], typer.Argument(help="Names (LPS-Net-S), texts (B1-3-3-10-10_C8-24-48-96-96_R6-2), or table-4.")],
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "1024x2048",
-    classes: Annotated[int, typer.Option(help="Number of classes.", min=1)] = 19,
+    classes: Classes = 19,
     boundary: Annotated[str, typer.Option(help="scores, logits, labels, or all.")] = "all",
     backend: Backend = "ort",
     device: Device = "cpu",
@@ -55,18 +56,20 @@ def measure(
     from lpsnet.architecture import TABLE_4, Architecture
 
     chosen = [TABLE_4 if text == "table-4" else (Architecture.parse(text),) for text in architectures]
-    parsed, shape = list(dict.fromkeys(network for networks in chosen for network in networks)), parse_size(size)
+    named, shape = [network for networks in chosen for network in networks], parse_size(size)
     if boundary != "all" and boundary not in BOUNDARIES:
         raise UserError(f"unknown boundary {boundary!r}; there are: {', '.join(BOUNDARIES)}, all")
     ends = BOUNDARIES if boundary == "all" else (boundary,)
     conditions = make_conditions(shape, ends[0], backend, device, precision, threads, seconds, cuda_graph=cuda_graph)
     if interleaved:
-        compare_in_turns(parsed, classes, turns, conditions, as_json)
+        if out is not None or store is not None:
+            raise UserError("--interleave keeps nothing; leave out --out and --store")
+        compare_in_turns(named, classes, turns, conditions, as_json)
         return
     opened = Store(store or default_store_path())
     same = {name: getattr(conditions, name) for name in ("backend", "device", "precision", "threads", "plan", "cuda_graph")}
     summaries: list[dict[str, Any]] = []
-    for one in parsed:
+    for one in dict.fromkeys(named):
         summaries += (mine := network_summaries(one, classes, ends, size=shape, store=opened, **same))
         if not as_json:
             _print_measurements(str(one), mine)
@@ -179,7 +182,7 @@ def make_conditions(
             boundary=boundary,
             precision=precision,
             threads=threads or available_cores(),
-            plan=TimingPlan(min_s=seconds),
+            plan=TimingPlan(min_s=seconds, max_s=max(TimingPlan.max_s, 2 * seconds)),
             cuda_graph=cuda_graph,
         )
     except ValueError as error:
@@ -217,7 +220,10 @@ def doctor(
     states: list[dict[str, str]] = []
     for name in backend_names():
         for device in DEVICES:
-            missing = make_backend(name).unavailable(device)
+            try:
+                missing = make_backend(name).unavailable(device)
+            except Exception as error:  # a broken package must not hide the others
+                missing = f"broken: {' '.join(str(error).split())}"
             gpu_note = " (not yet executed on a GPU)" if device == "cuda" else ""
             states.append({"backend": name, "device": device, "state": missing or "ready" + gpu_note})
     versions = {name: package_version(name) or f"not installed{way}" for name, way in packages.items()}

@@ -9,7 +9,7 @@ import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, parse_size, print_table
-from search.cli.measure_verbs import AsJson, Backend, Device, Precision, Seconds, Threads, make_conditions
+from search.cli.measure_verbs import AsJson, Backend, Classes, Device, Precision, Seconds, Threads, make_conditions
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def noise_floor(
     architecture: Annotated[str, typer.Argument(help="Name or text of a network.")] = "LPS-Net-S",
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "512x1024",
-    classes: Annotated[int, typer.Option(help="Number of classes.", min=1)] = 19,
+    classes: Classes = 19,
     boundary: Annotated[str, typer.Option(help="scores, logits or labels.")] = "scores",
     repeats: Annotated[int, typer.Option(help="Measurements of one loaded network.", min=2)] = 3,
     rebuilds: Annotated[int, typer.Option(help="Times it is built and loaded.", min=2)] = 3,
@@ -60,7 +60,6 @@ def noise_floor(
         told = {"architecture": str(parsed), "size": parse_size(size), "boundary": boundary, "backend": backend, "device": device}
         print(json.dumps({**told, "medians_ms": found.medians_ms, **spreads}))
         return
-    rows = [[name.replace("_", " "), f"{value:.2%}"] for name, value in spreads.items()]
     rows = [[name.replace("_", " "), f"{value:.2%}"] for name, value in spreads.items()]
     print_table(f"{parsed}: {rebuilds} builds, {repeats} measurements each", ["what", "found"], rows)
     print(f"two single measurements that differ by less than {found.floor:.1%} do not differ; measure A B --interleave resolves finer gaps")

@@ -68,17 +68,20 @@ def predict_latency(
     from dataclasses import asdict
 
     from lpsnet.architecture import Architecture
-    from search.forecast import PREDICTOR_FILE, layers_of_architecture, load_predictor
+    from search.forecast import input_size, layers_of_architecture, load_predictor
     from search.latency_space import CLASSES
 
     parsed, predictor = Architecture.parse(architecture), load_predictor(table)
-    height, width = json.loads((table / PREDICTOR_FILE).read_text())["input_size"]
-    found = predictor.predict(layers_of_architecture(parsed, CLASSES, (height, width)))
+    height, width = input_size(table)
+    layers = layers_of_architecture(parsed, CLASSES, (height, width))
+    found, beyond = predictor.predict(layers), predictor.lookup.outside(layers.convs)
     if as_json:
-        print(json.dumps({"architecture": str(parsed), **asdict(found)}))
+        print(json.dumps({"architecture": str(parsed), **asdict(found), "outside_table": beyond}))
         return
     span = f"95 % between {found.low_ms:.3f} and {found.high_ms:.3f}"
     print(f"{parsed} at {height}x{width}: about {found.latency_ms:.3f} ms, {span} (predicted, not measured)")
+    if beyond:
+        print(f"not to be trusted: the table does not reach as far as {beyond}")
 
 
 def _print_report(report: ErrorReport) -> None:

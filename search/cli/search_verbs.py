@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from search.runner import Progress
     from search.step import Step
 
-LatencyLimit = Annotated[float, typer.Option(help="End a single latency after this many seconds, as failed; 0: no limit.", min=0.0)]
+LatencyLimit = Annotated[
+    float, typer.Option(help="End a single latency after this many seconds, as failed; 0: no limit.", min=0.0, max=86_400.0)
+]
 MaxHours = Annotated[float | None, typer.Option(help="Begin nothing new after this many hours.", min=0.0)]
 
 
@@ -47,7 +49,7 @@ def expand(
     backend: Annotated[str, typer.Option(help="Runtime of the latency: ort, torch, tensorrt, tensorrt-rtx.")] = "ort",
     device: Annotated[str, typer.Option(help="Device of the latency: cpu or cuda.")] = "cpu",
     boundary: Annotated[str, typer.Option(help="Where the timed graph ends: scores (as in the paper), logits or labels.")] = "scores",
-    threads: Annotated[int, typer.Option(help="CPU threads of runtime and training; 0 for all cores.", min=0)] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads of runtime and training; 0 for all cores.", min=0, max=1024)] = 0,
     latency_seconds: Annotated[float, typer.Option(help="Sample each latency for at least this long.", min=0.0)] = 0.4,
     training_device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     proxy_iterations: Annotated[int, typer.Option(help="Training iterations a candidate.", min=1)] = 400,
@@ -97,16 +99,16 @@ def _machine(threads: int, training_device: str, latency_seconds: float) -> dict
     from latency.environment import available_cores
     from latency.measurement import TimingPlan
 
-    plan = TimingPlan(min_s=latency_seconds)
-    return {"threads": threads or available_cores(), "training_device": _training_device(training_device), "plan": plan}
+    plan = TimingPlan(min_s=latency_seconds, max_s=max(TimingPlan.max_s, 2 * latency_seconds))
+    return {"threads": threads or available_cores(), "training_device": resolve_device(training_device), "plan": plan}
 
 
 def _data(text: str, size: str) -> dict[str, Any]:
     """The data set's canonical text, and the height and width asked for or its own."""
-    from lpsnet.data import DATASETS, DataSpec
+    from lpsnet.data import DataSpec, native_size
 
     spec = DataSpec.parse(text)
-    height, width = parse_size(size) if size else DATASETS[spec.name].native_size
+    height, width = parse_size(size) if size else native_size(spec)
     return {"data": str(spec), "height": height, "width": width}
 
 
@@ -261,7 +263,8 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _training_device(name: str) -> str:
+def resolve_device(name: str) -> str:
+    """Where to train: what is named, or for "auto" a GPU where torch sees one. Raises `UserError`."""
     from lpsnet.errors import UserError
 
     if name not in ("auto", "cpu", "cuda"):

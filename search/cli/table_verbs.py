@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from latency.table import ConvRow
 
 PARTS = ("widths", "layers", "networks")
+MAX_WIDTH = 4096
 
 STRIDE_OF_STAGE_3 = 8
 """The widths are measured on the feature map of a network's third stage."""
@@ -179,8 +180,8 @@ def parse_widths(text: str) -> tuple[int, ...]:
         span, _, step = part.strip().partition(":")
         first, dash, last = span.partition("-")
         numbers = (first, last if dash else first, step or "1")
-        if not all(number.isdigit() and int(number) for number in numbers):
-            raise UserError(f"--widths takes numbers and ranges such as 1-17,24-72:8, got {part.strip()!r}")
+        if not all(number.isdecimal() and 1 <= int(number) <= MAX_WIDTH for number in numbers):
+            raise UserError(f"--widths takes numbers up to {MAX_WIDTH} and ranges such as 1-17,24-72:8, got {part.strip()!r}")
         found.update(range(int(numbers[0]), int(numbers[1]) + 1, int(numbers[2])))
     if not found:
         raise UserError(f"--widths names no width: {text!r}")

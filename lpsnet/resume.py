@@ -1,0 +1,69 @@
+"""The state of a training on disk: written whole or not at all, read without executing anything."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lpsnet.checkpoint import CheckpointError, write_atomic
+
+FORMAT = "lps-training-1"
+
+
+class Keeper:
+    """Keeps the state of one training in a file.
+
+    Args:
+        path: of the file.
+        identity: what decides the training, as plain values; a state of another training is refused.
+        every_s: seconds from one saving to the next.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], *, every_s: float = 300.0) -> None:
+        self.path = path
+        self._identity = identity
+        self._every_s = every_s
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() - self._last >= self._every_s
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state; the one before stays until this one is whole. Raises `CheckpointError`."""
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, "identity": self._identity, "state": state}, buffer)
+        write_atomic(self.path, buffer.getvalue())
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was saved last, None where none was.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another training; the message says what differs.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            values = torch.load(self.path, map_location="cpu", weights_only=True)
+            found, state = values["identity"], values["state"]
+            if values["format"] != FORMAT:
+                raise ValueError(f"its format is {values['format']!r}")
+        except Exception as error:  # a damaged file leads the reader to any error
+            raise CheckpointError(
+                f"{self.path} is damaged or no training state: {' '.join(str(error).split())}; move it away to start anew"
+            ) from error
+        names = sorted(set(found) | set(self._identity))
+        differences = [
+            f"{name}: {found.get(name)!r}, not {self._identity.get(name)!r}"
+            for name in names
+            if found.get(name) != self._identity.get(name)
+        ]
+        if differences:
+            raise CheckpointError(f"{self.path} is the state of another training ({'; '.join(differences)}); name another folder")
+        kept: dict[str, Any] = state
+        return kept

@@ -1,0 +1,121 @@
+"""What is told of a checkpoint besides its weights: the model card, the confusion matrix and the learning curve as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lpsnet.checkpoint import Metadata, read_metadata, write_atomic
+from lpsnet.complexity import complexity
+
+
+def write_card(checkpoint: Path, path: Path) -> None:
+    """Write the model card of a checkpoint as Markdown: what it is, how it was trained, what it scores, what it must not be used for."""
+    write_atomic(path, card(checkpoint.name, read_metadata(checkpoint)).encode())
+
+
+def card(file: str, told: Metadata) -> str:
+    """The text of a model card."""
+    from lpsnet.architecture import NAMED, Architecture
+
+    architecture = Architecture.parse(told.architecture)
+    name = next((name for name, known in NAMED.items() if known == architecture), told.architecture)
+    cost = complexity(architecture, len(told.class_names), told.input_size)
+    where = told.provenance
+    height, width = told.input_size
+    lines = [
+        "---",
+        "library_name: lps-search",
+        "pipeline_tag: image-segmentation",
+        f"license_name: {told.licence or 'unknown'}",
+        "---",
+        f"# {name}",
+        "",
+        f"Semantic segmentation into {len(told.class_names)} classes at {height}x{width}: `{told.architecture}`, "
+        f"{cost.parameters:,} parameters, {cost.macs / 1e9:.3f} G multiply-adds to the scores.",
+        "",
+        "```python",
+        "from lpsnet import load",
+        f'network = load("{file}")',
+        "```",
+        "",
+        f"Input: RGB / 255, less {list(told.mean)}, over {list(told.std)}, at {height}x{width}. Classes: {', '.join(told.class_names)}.",
+        "",
+        "## Training",
+        "",
+        f"Data: {where.get('data', 'unknown')}, splits {', '.join(where.get('splits', ['unknown']))}, seed {where.get('seed', 'unknown')}. "
+        f"Licence of the data: {told.licence or 'unknown'}.",
+        "",
+        *_table(["recipe", ""], [[key, value] for key, value in told.recipe.items()]),
+        "",
+        "## Scores on the validation split",
+        "",
+        *_scores(told),
+        "",
+        "## Limits",
+        "",
+        "Scored on the data set named above only; other cameras, cities, seasons and times of day are another matter. Not for decisions "
+        "on which safety hangs.",
+        "",
+        f"Made by `{where.get('command', 'unknown')}` at commit {where.get('commit', 'unknown')} on {where.get('created', 'unknown')}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(told: Metadata) -> list[str]:
+    if not told.metrics:
+        return ["None: the validation split was trained on, too, or the scores are not known."]
+    mean = f"mIoU {told.metrics['miou_percent']:.2f} % over {told.metrics.get('classes_scored', len(told.class_names))} classes."
+    rows = zip(told.class_names, told.metrics["class_iou_percent"], strict=True)
+    return [mean, "", *_table(["class", "IoU %"], [[name, "-" if iou is None else f"{iou:.2f}"] for name, iou in rows])]
+
+
+def _table(columns: list[str], rows: list[list[Any]]) -> list[str]:
+    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(map(str, row))} |" for row in rows)]
+
+
+def write_confusion(path: Path, confusion: Tensor, names: tuple[str, ...]) -> None:
+    """Draw a confusion matrix: of each labelled class, what share of its pixels was predicted as which."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    counts = confusion.double().numpy()
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = max(4.5, 0.55 * len(names) + 1.5)
+    figure = Figure(figsize=(side + 0.8, side), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("labelled")
+    for row, column in np.ndindex(*share.shape):
+        if share[row, column] >= 0.5:
+            colour = "white" if share[row, column] > 55 else "black"
+            axes.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(picture, ax=axes, label="% of the labelled class", shrink=0.8)
+    figure.savefig(path)
+
+
+def write_curve_figure(path: Path, rows: list[dict[str, str]]) -> None:
+    """Draw a learning curve: loss, and validation mIoU where it was taken."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([int(row["iteration"]) for row in rows], [float(row["loss"]) for row in rows], color="#0072b2")
+    axes.set_xlabel("iterations")
+    axes.set_ylabel("loss", color="#0072b2")
+    axes.grid(alpha=0.3)
+    scored = [row for row in rows if row["val_miou_percent"]]
+    if scored:
+        right = axes.twinx()
+        right.plot([int(row["iteration"]) for row in scored], [float(row["val_miou_percent"]) for row in scored], "o-", color="#d55e00")
+        right.set_ylabel("validation mIoU (%)", color="#d55e00")
+    figure.savefig(path)

@@ -1,0 +1,52 @@
+"""`lps-search predict`: pictures of what a network sees."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.console import Live, parse_size, print_table
+from search.cli.measure_verbs import AsJson
+from search.cli.train_verbs import TrainingDevice
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("predict")(predict)
+
+
+def predict(
+    network: Annotated[str, typer.Argument(help="Checkpoint, shipped network's name, ONNX graph or engine.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Images, folders of images, videos.")],
+    out: Annotated[Path, typer.Option(help="Folder of overlays, masks, legend and times.")] = Path("predictions"),
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the network's input. Default: the checkpoint's.")] = "",
+    architecture: Annotated[str, typer.Option(help="What a .pth file holds.")] = "",
+    device: TrainingDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Label images, folders and videos: overlays, masks of class indices, a legend, and the time of each frame by parts."""
+    from search.cli.search_verbs import resolve_device
+    from search.prediction import open_model, predict_files
+
+    with Live() as live, ExitStack() as stack:
+        model = open_model(network, architecture, resolve_device(device), parse_size(size) if size else None, stack)
+        times = predict_files(model, inputs, out, live)
+    parts = {name: [getattr(one, f"{name}_ms") for one in times] for name in ("read", "infer", "write")}
+    # The first frame pays for what is made once; it is told apart where there are others.
+    medians = {name: statistics.median(values[1:] or values) for name, values in parts.items()}
+    if as_json:
+        print(
+            json.dumps(
+                {"out": str(out), "frames": len(times), "first_infer_ms": parts["infer"][0], **{f"{n}_ms": v for n, v in medians.items()}}
+            )
+        )
+        return
+    print_table(
+        f"{len(times)} frames into {out}", ["part", "median ms a frame"], [[name, f"{value:.2f}"] for name, value in medians.items()]
+    )
+    print(f"the first inference took {parts['infer'][0]:.2f} ms")

@@ -1,0 +1,185 @@
+"""`lps-search train` and `evaluate`: a whole training, and what a checkpoint scores."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lpsnet.errors import UserError
+from search.cli.console import Live, complain, print_table
+from search.cli.measure_verbs import AsJson
+
+if TYPE_CHECKING:
+    from lpsnet.evaluation import Evaluation
+
+Data = Annotated[str, typer.Option(help="Data set, NAME or NAME:PATH: camvid:PATH, cityscapes:PATH, bdd100k:PATH, folder:PATH, synthetic.")]
+TrainingDevice = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("train")(train)
+    app.command("evaluate")(evaluate)
+
+
+def train(
+    architecture: Annotated[str, typer.Argument(help="Name or text of a network.")],
+    out: Annotated[Path, typer.Option(help="Folder of the training; one that was stopped is continued.")],
+    data: Data = "synthetic",
+    recipe: Annotated[str, typer.Option(help="paper-cityscapes, strong-cityscapes, paper-bdd100k, paper-camvid or camvid.")] = "camvid",
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the recipe, NAME=VALUE; may be repeated.")] = None,
+    splits: Annotated[str, typer.Option(help="train, or train,val for a network to ship.")] = "train",
+    seed: Annotated[int, typer.Option(help="Of weights, frame order and augmentation.")] = 0,
+    init: Annotated[str, typer.Option(help="Checkpoint to start from: weights that fit are taken over.")] = "",
+    teacher: Annotated[str, typer.Option(help="Checkpoint of a larger network to learn from, too; weigh it by --set distillation=1.")] = "",
+    device: TrainingDevice = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or on a GPU bf16 or fp16.")] = "fp32",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
+    save_minutes: Annotated[float, typer.Option(help="Keep the state this often.", min=0.0)] = 5.0,
+    max_hours: Annotated[float | None, typer.Option(help="Pause after this many hours.", min=0.0)] = None,
+    validations: Annotated[int, typer.Option(help="How often to score it on the way.", min=0)] = 5,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="On a GPU: only algorithms that repeat.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network by a recipe; killed or paused, the same command goes on where it stopped."""
+    from lpsnet.recipe import changed, named_recipe
+    from lpsnet.training import Paused, TrainingFailed
+    from search.cli.search_verbs import resolve_device
+    from search.training_run import Means, TrainPlan, run_training
+
+    plan = TrainPlan(
+        architecture=architecture,
+        data=data,
+        recipe=changed(named_recipe(recipe), changes or []),
+        splits=tuple(part.strip() for part in splits.split(",")),
+        seed=seed,
+        init=init,
+        teacher=teacher,
+    )
+    means = Means(
+        device=resolve_device(device),
+        precision=precision,
+        threads=threads,
+        save_s=60 * save_minutes,
+        max_hours=max_hours,
+        validations=validations,
+        deterministic=deterministic,
+    )
+    stop = _Stop()
+    with Live() as live, stop:
+        try:
+            found = run_training(plan, means, out, live, stopped=stop.asked)
+        except Paused as paused:
+            raise typer.Exit(
+                complain(f"paused after {paused} of {plan.recipe.iterations} iterations; the same command goes on", 130)
+            ) from None
+        except TrainingFailed as failure:
+            raise typer.Exit(complain(str(failure), 1)) from None
+    _print_evaluation(found, f"{plan.architecture} on the validation split of {data}", as_json)
+
+
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint file, or the name of a shipped network.")],
+    data: Data = "synthetic",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the network's input. Default: the checkpoint's.")] = "",
+    architecture: Annotated[str, typer.Option(help="What a .pth file holds.")] = "",
+    flip: Annotated[bool, typer.Option("--flip", help="Also the mirrored image.")] = False,
+    scales: Annotated[str, typer.Option(help="Scales of the input whose predictions are averaged, such as 0.75,1,1.25.")] = "1",
+    batch: Annotated[int, typer.Option(help="Images at a time; no score depends on it.", min=1)] = 1,
+    device: TrainingDevice = "auto",
+    out: Annotated[Path | None, typer.Option(help="Also write scores, classes and the confusion matrix to this folder.")] = None,
+    submission: Annotated[
+        Path | None, typer.Option(help="Also write full-size labelIds PNGs for Cityscapes' server to this folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a checkpoint on a split: whole images, no tricks unless asked for."""
+    from search.cli.search_verbs import resolve_device
+    from search.scoring import ScorePlan, score
+
+    plan = ScorePlan(
+        checkpoint=checkpoint,
+        architecture=architecture,
+        data=data,
+        split=split,
+        size=size,
+        flip=flip,
+        scales=parse_scales(scales),
+        batch=batch,
+    )
+    with Live() as live:
+        found = score(plan, resolve_device(device), live, out=out, submission=submission)
+    _print_evaluation(found, f"{checkpoint} on the {split} split of {data}", as_json)
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """Read scales separated by commas. Raises `UserError`."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0.1 <= value <= 4 for value in found):
+        raise UserError(f"--scales takes numbers from 0.1 to 4 separated by commas, such as 0.75,1,1.25, got {text!r}")
+    return found
+
+
+class _Stop:
+    """Turns the first Ctrl-C or termination into a request to pause; a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+
+    def asked(self) -> bool:
+        """Whether somebody did."""
+        return self._asked
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def __enter__(self) -> _Stop:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _print_evaluation(found: Evaluation, title: str, as_json: bool) -> None:
+    scores = found.scores
+    if as_json:
+        told = {"boundary_iou_percent": list(found.boundary_iou_percent), "category_iou_percent": found.category_iou_percent}
+        print(json.dumps({**scores.to_dict(), **told, "images": found.images}))
+        return
+    borders = found.boundary_iou_percent or (None,) * len(scores.class_iou_percent)
+    names = found.class_names
+    rows: list[list[Any]] = [
+        [name, *(_percent(value) for value in values)]
+        for name, *values in zip(
+            names, scores.class_iou_percent, scores.class_precision_percent, scores.class_recall_percent, borders, strict=True
+        )
+    ]
+    print_table(f"{title}: {found.images} images", ["class", "IoU %", "precision %", "recall %", "boundary IoU %"], rows)
+    for name, value in found.category_iou_percent.items():
+        print(f"category {name}: IoU {_percent(value)} %")
+    print(f"mIoU {scores.miou_percent:.2f} % over {scores.classes_scored} of {len(names)} classes")
+    others = {
+        "pixel accuracy": scores.pixel_accuracy_percent,
+        "mean accuracy": scores.mean_accuracy_percent,
+        "Dice": scores.dice_percent,
+        "frequency-weighted IoU": scores.frequency_weighted_iou_percent,
+    }
+    print(", ".join(f"{name} {value:.2f} %" for name, value in others.items()))
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
