@@ -15,6 +15,10 @@ from typing import Any
 from lpsnet.errors import UserError
 
 
+_FIRST_FIELDS = 15
+"""How many fields the first version had, up to `branches`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """Everything that decides a training besides network, data and seed.
@@ -142,8 +146,13 @@ class TrainRecipe:
         return (self.input_height, self.input_width) if self.input_height else frames
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values by field name, for stores and checkpoints."""
-        return dataclasses.asdict(self)
+        """Plain values by field name, for stores and checkpoints.
+
+        What was added since the first stores appears only when not the default, so that their trainings are found again.
+        """
+        first = {field.name for field in dataclasses.fields(self)[:_FIRST_FIELDS]}
+        added = {field.name: field.default for field in dataclasses.fields(self)[_FIRST_FIELDS:]}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name in first or value != added[name]}
 
 
 CHOICES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(

@@ -210,8 +210,7 @@ class _Watch:
 
     def __init__(self, plan: TrainPlan, means: Means, out: Path, validation: Frames, observer: Observer, lane: Lane) -> None:
         self._plan, self._path, self._validation, self._observer, self._lane = plan, out / CURVE, validation, observer, lane
-        self._every = plan.recipe.iterations // means.validations if means.validations else plan.recipe.iterations + 1
-        self._due = self._every
+        self._every = max(1, plan.recipe.iterations // means.validations) if means.validations else plan.recipe.iterations + 1
         self._writer: Any = None
         if lane.is_main:
             from torch.utils.tensorboard import SummaryWriter
@@ -223,10 +222,9 @@ class _Watch:
         row: dict[str, Any] = {**dataclasses.asdict(point), "val_miou_percent": ""}
         iterations = self._plan.recipe.iterations
         self._observer.work("iterations", point.iteration, iterations, f"loss {point.loss:.3f}, {point.images_per_s:.1f} images/s")
-        while self._due < point.iteration - self._every:
-            self._due += self._every  # a resumed training has scored these
-        if self._due <= point.iteration < iterations:
-            self._due += self._every
+        # Where the last point was stands in the file: a resumed training scores at the same points as one that was not stopped.
+        last = max((int(known["iteration"]) for known in read_curve(self._path) if int(known["iteration"]) < point.iteration), default=0)
+        if point.iteration // self._every > last // self._every and point.iteration < iterations:
             size = self._plan.recipe.input_size(self._validation.size)
             found = evaluate(network, self._validation, input_size=size, on_progress=self._observer.work)
             row["val_miou_percent"] = found.scores.miou_percent
