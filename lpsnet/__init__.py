@@ -15,6 +15,7 @@ from lpsnet.errors import UserError
 
 if TYPE_CHECKING:
     from lpsnet.checkpoint import CheckpointError, load, save
+    from lpsnet.hub import HubNetwork
     from lpsnet.network import LPSNet
 
 _LAZY = {
@@ -22,9 +23,10 @@ _LAZY = {
     "CheckpointError": "lpsnet.checkpoint",
     "load": "lpsnet.checkpoint",
     "save": "lpsnet.checkpoint",
+    "HubNetwork": "lpsnet.hub",
 }
 
-__all__ = ["NAMED", "Architecture", "ArchitectureError", "CheckpointError", "LPSNet", "UserError", "load", "save"]
+__all__ = ["NAMED", "Architecture", "ArchitectureError", "CheckpointError", "HubNetwork", "LPSNet", "UserError", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:

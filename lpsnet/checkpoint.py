@@ -10,6 +10,7 @@ import math
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,13 +184,15 @@ def _umask() -> int:
     return mask
 
 
-def load(source: str | Path, architecture: Architecture | str | None = None) -> LPSNet:
+def load(source: str | Path, architecture: Architecture | str | None = None, *, num_classes: int | None = None) -> LPSNet:
     """A network with its weights, in eval mode.
 
     Args:
         source: a checkpoint written by `save`; a `.pth` file of the authors, which needs `architecture`; or the name of
             a shipped network, such as `LPS-Net-M`.
         architecture: what the file must hold, where that is known.
+        num_classes: for fine-tuning on other classes: where it differs from the file's, the head is new, with random weights,
+            and a warning says so.
 
     Raises:
         CheckpointError: no such file or shipped network, a damaged file, or another network than expected; the message
@@ -208,13 +211,25 @@ def load(source: str | Path, architecture: Architecture | str | None = None) -> 
     if path.suffix == ".pth":
         if expected is None:
             raise CheckpointError(f"{path} does not say its architecture; pass it, for example architecture='LPS-Net-S'")
-        return _load_released(path, expected)
+        return _with_head(_load_released(path, expected), num_classes, path)
     metadata, tensors = _read(path)
     found = Architecture.parse(metadata.architecture)
     if expected is not None and found != expected:
         raise CheckpointError(f"{path} holds {found}, expected {expected}")
     network = LPSNet(found, len(metadata.class_names), branches=metadata.branches, deployed=metadata.deployed)
-    return _fill(network, tensors, path)
+    return _with_head(_fill(network, tensors, path), num_classes, path)
+
+
+def _with_head(network: LPSNet, num_classes: int | None, path: Path) -> LPSNet:
+    if num_classes in (None, network.num_classes):
+        return network
+    assert num_classes is not None
+    if num_classes < 1:
+        raise CheckpointError(f"num_classes must be at least 1, got {num_classes}")
+    warnings.warn(f"{path} has {network.num_classes} classes: the head for {num_classes} is new and must be trained", stacklevel=3)
+    network.head = torch.nn.Conv2d(network.head.in_channels, num_classes, 1)
+    network.num_classes = num_classes
+    return network
 
 
 def read_metadata(path: str | Path) -> Metadata:
@@ -249,7 +264,8 @@ def _shipped(name: str) -> Path:
     path = checkpoint_folder() / f"{name}.safetensors"
     if not path.is_file():
         raise CheckpointError(
-            f"no checkpoint of {name} is shipped yet; train one with lpsnet.training.train and keep it with lpsnet.save, "
+            f"no checkpoint of {name} at {path}; train one with lps-search train {name} --out FOLDER, name a folder that holds one by "
+            "LPS_SEARCH_CHECKPOINTS, have one from the Hub by lpsnet.hub.HubNetwork.from_pretrained, "
             f"or read a released file with load('{name}.pth', architecture='{name}')"
         )
     return path

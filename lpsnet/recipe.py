@@ -14,7 +14,6 @@ from typing import Any
 
 from lpsnet.errors import UserError
 
-
 _FIRST_FIELDS = 15
 """How many fields the first version had, up to `branches`."""
 

@@ -248,7 +248,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_network_not_shipped_is_refused_with_the_ways_to_make_one(name: str, shipped: Path) -> None:
-    refusal(name, "no checkpoint", "train", "lpsnet.save", f"load('{name}.pth', architecture='{name}')")
+    refusal(name, "no checkpoint", "train", "LPS_SEARCH_CHECKPOINTS", "from_pretrained", f"load('{name}.pth', architecture='{name}')")
 
 
 def test_a_shipped_network_is_found_by_its_name(shipped: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_shipped_network_is_found_by_its_name(shipped: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lps-net-m", "LPS-NET-M", "lPs-NeT-m"])
 def test_a_shipped_network_is_found_whatever_the_case_of_its_name(name: str, shipped: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint of LPS-Net-M is shipped"):
+    with pytest.raises(CheckpointError, match="no checkpoint of LPS-Net-M at"):
         load(name)
     save(shipped / "LPS-Net-M.safetensors", LPSNet("LPS-Net-M", 1, deployed=True), class_names=("a",), input_size=(1024, 2048))
     assert load(name).architecture == NAMED["LPS-Net-M"]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lpsnet.architecture import NAMED, Architecture
 from lpsnet.data.frames import IGNORE_INDEX, Batch, Frames
 from lpsnet.data.synthetic import Synthetic
-from lpsnet.evaluation import evaluate
+from lpsnet.evaluation import evaluate, predict
+from lpsnet.interactions import resize
 from lpsnet.losses import SegmentationLoss
 from lpsnet.metrics import confusion_matrix, scores
 from lpsnet.network import LPSNet
@@ -222,6 +223,25 @@ def test_evaluating_reports_how_many_frames_are_done() -> None:
     seen: list[tuple[str, int, int]] = []
     evaluate(lively_network(few()), few("val", 5), batch_size=2, on_progress=lambda *progress: seen.append(progress))
     assert seen == [("validation", done, 5) for done in (2, 4, 5)]
+
+
+def test_mirrored_and_scaled_images_are_averaged_as_probabilities() -> None:
+    network, images = lively_network(few()).eval(), torch.randn(2, 3, 32, 64)
+
+    def shares(size: tuple[int, int], *, mirrored: bool) -> Tensor:
+        scaled = nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        maps = network.scores(scaled.flip(-1) if mirrored else scaled)
+        return resize(maps.flip(-1) if mirrored else maps, (32, 64)).softmax(1)
+
+    with torch.inference_mode():
+        expected = sum(shares(size, mirrored=mirrored) for size in ((32, 64), (64, 128)) for mirrored in (False, True))
+        found = predict(network, images, (32, 64), (32, 64), flip=True, scales=(1.0, 2.0))
+        assert isinstance(expected, Tensor)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(
+            predict(network, images, (64, 128), (16, 32)),
+            resize(network.scores(nn.functional.interpolate(images, size=(64, 128), mode="bilinear", align_corners=False)), (16, 32)),
+        )
 
 
 # Training

@@ -81,6 +81,7 @@ class Live(Observer):
         "candidates": "training",
         "frames": "  frames",
         "iterations": "  iterations",
+        "epochs": "epochs",
         "validation": "  validation",
     }
     _QUIET_S = 5.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,13 +24,15 @@ def register(app: typer.Typer) -> None:
     group.command("check")(check)
     group.command("study")(study)
     app.add_typer(group, name="data")
+    app.command("bench-data")(bench_data)
 
 
 def check(
     data: Annotated[str, typer.Argument(help="NAME or NAME:PATH, for example camvid:data/camvid.")],
+    sheet: Annotated[Path | None, typer.Option(help="Also draw a contact sheet of frames with their labels to this PNG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Decode every frame of a data set and report counts, sizes, class shares and what cannot be used."""
+    """Decode every frame of a data set, in parallel, and report counts, sizes, class shares and what cannot be used."""
     import json
 
     from lpsnet.data import DATASETS, DataSpec, native_size
@@ -48,6 +52,10 @@ def check(
                 raise
             reports[split], found = _inspect(source, live)
             problems += found
+    if sheet is not None:
+        from search.sheets import draw_sheet
+
+        draw_sheet(row.open(spec.path, "train", native_size(spec)), sheet)
     if as_json:
         print(json.dumps({"data": str(spec), "splits": reports, "problems": problems}))
     else:
@@ -103,6 +111,33 @@ def study(
     print_table(f"{spec} at {shape[0]}x{shape[1]}, {iterations} iterations: mIoU over N0, paired by seed", columns, table)
 
 
+def bench_data(
+    data: Annotated[str, typer.Option(help="NAME or NAME:PATH.")] = "synthetic",
+    architecture: Annotated[str, typer.Option(help="Name or text of a network.")] = "N0",
+    recipe: Annotated[str, typer.Option(help="Name of a recipe.")] = "camvid",
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the recipe, NAME=VALUE.")] = None,
+    iterations: Annotated[int, typer.Option(help="Batches to time.", min=2)] = 20,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Images a second of the loader alone, the network alone, and both: does a training wait for its data?"""
+    import dataclasses
+    import json
+
+    from lpsnet.recipe import changed, named_recipe
+    from search.cli.search_verbs import resolve_device
+    from search.data_bench import bench_data as bench
+
+    with Live() as live:
+        found = bench(data, architecture, changed(named_recipe(recipe), changes or []), iterations, resolve_device(device), live)
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(found), "idle_percent": found.idle_percent}))
+        return
+    rows = [["loader alone", f"{found.loader:.1f}"], ["network alone", f"{found.network:.1f}"], ["both", f"{found.both:.1f}"]]
+    print_table(f"{architecture} on {data}", ["what", "images/s"], rows)
+    print(f"the network waits for data {max(0.0, found.idle_percent):.1f} % of the time")
+
+
 def _inspect(source: Source, live: Live) -> tuple[dict[str, Any], list[str]]:
     """Counts, sizes and class shares of one split, and a line for each frame that cannot be used."""
     import numpy as np
@@ -112,16 +147,23 @@ def _inspect(source: Source, live: Live) -> tuple[dict[str, Any], list[str]]:
     counts = np.zeros(256, np.int64)
     sizes: set[str] = set()
     problems: list[str] = []
-    for index in range(len(source)):
+
+    def look(index: int) -> tuple[np.ndarray, str] | str:
         try:
             image, label = source.decode(index)
             check_frame(source.name_of(index), image, label, len(source.class_names))
         except DataError as error:
-            problems.append(str(error))
-            continue
-        counts += np.bincount(label.ravel(), minlength=256)
-        sizes.add(f"{label.shape[0]}x{label.shape[1]}")
-        live.work("frames", index + 1, len(source))
+            return str(error)
+        return np.bincount(label.ravel(), minlength=256), f"{label.shape[0]}x{label.shape[1]}"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for index, found in enumerate(pool.map(look, range(len(source)))):
+            if isinstance(found, str):
+                problems.append(found)
+            else:
+                counts += found[0]
+                sizes.add(found[1])
+            live.work("frames", index + 1, len(source))
     labelled = max(1, int(counts[: len(source.class_names)].sum()))
     shares = {name: round(100 * int(counts[i]) / labelled, 4) for i, name in enumerate(source.class_names)}
     return {"frames": len(source), "sizes": sorted(sizes), "class_share_percent": shares}, problems

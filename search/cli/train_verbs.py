@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command("train")(train)
     app.command("evaluate")(evaluate)
+    app.command("pretrain")(pretrain)
 
 
 def train(
@@ -115,6 +116,40 @@ def evaluate(
     with Live() as live:
         found = score(plan, resolve_device(device), live, out=out, submission=submission)
     _print_evaluation(found, f"{checkpoint} on the {split} split of {data}", as_json)
+
+
+def pretrain(
+    architecture: Annotated[str, typer.Argument(help="Name or text of a network, one path of which is trained.")],
+    data: Annotated[Path, typer.Option(help="Folder with train/CLASS/ and val/CLASS/ of images, as ImageNet's.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint, for lps-search train --init.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 90,
+    batch: Annotated[int, typer.Option(help="Images an update.", min=1)] = 256,
+    size: Annotated[int, typer.Option(help="Extent of the training crop in pixels.", min=32)] = 224,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of weights, order and crops.")] = 0,
+    device: TrainingDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train one path as an image classifier, for a segmentation network to start from."""
+    import dataclasses
+
+    from lpsnet.architecture import Architecture
+    from lpsnet.classifier import PretrainRecipe, save_path
+    from lpsnet.classifier import pretrain as pretrain_path
+    from lpsnet.errors import TrainingFailed
+    from search.cli.search_verbs import resolve_device
+    from search.run import provenance
+
+    recipe = PretrainRecipe(epochs=epochs, batch_size=batch, size=size, learning_rate=learning_rate, warmup_epochs=min(5.0, epochs / 10))
+    parsed = Architecture.parse(architecture)
+    with Live() as live:
+        try:
+            network, top1 = pretrain_path(parsed, data, recipe, seed=seed, device=resolve_device(device), on_progress=live.work)
+        except TrainingFailed as failure:
+            raise typer.Exit(complain(str(failure), 1)) from None
+    told = {"architecture": str(parsed), "top1_percent": top1, "recipe": dataclasses.asdict(recipe), "seed": seed}
+    save_path(out, network, {**told, **provenance()})
+    print(json.dumps({**told, "out": str(out)}) if as_json else f"{out}: {top1:.2f} % of the validation images right")
 
 
 def parse_scales(text: str) -> tuple[float, ...]:

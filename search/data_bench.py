@@ -1,0 +1,79 @@
+"""How fast frames come and how fast a network takes them: does a training wait for its data?"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import torch
+
+from lpsnet.architecture import Architecture
+from lpsnet.data import DataSpec, native_size, open_split
+from lpsnet.data.frames import Batch, Frames
+from lpsnet.data.prefetch import ahead
+from lpsnet.network import LPSNet
+from lpsnet.recipe import TrainRecipe
+from lpsnet.training import fit
+from search.observer import Observer
+from search.proxy import keep_freed_memory
+
+WARM_UP = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataBench:
+    """Images a second of the loader alone, of the network alone on one batch, and of both as in a training."""
+
+    loader: float
+    network: float
+    both: float
+
+    @property
+    def idle_percent(self) -> float:
+        """Share of the time that the network waits for data, in percent; noise may make it negative."""
+        return 100 * (1 - self.both / self.network)
+
+
+class _Same(Frames):
+    """A split that gives one batch again and again."""
+
+    def __init__(self, frames: Frames, batch_size: int) -> None:
+        super().__init__(frames.source, frames.size)
+        self._same = frames.batch([index % len(frames) for index in range(batch_size)])
+
+    def batch(self, indices: object, *, pin: bool = False) -> Batch:
+        return self._same
+
+
+def bench_data(data: str, architecture: str, recipe: TrainRecipe, iterations: int, device: str, observer: Observer) -> DataBench:
+    """Measure a data set against a network under a recipe.
+
+    Raises:
+        DataError: the data set is not as expected.
+    """
+    keep_freed_memory()
+    spec = DataSpec.parse(data)
+    frames = open_split(spec, "train", native_size(spec))
+    frames.hold(lambda done, total: observer.work("frames", done, total))
+    short = dataclasses.replace(recipe, iterations=iterations + WARM_UP)
+    batch, parsed = recipe.batch_size, Architecture.parse(architecture)
+    chosen = [[(batch * number + inner) % len(frames) for inner in range(batch)] for number in range(iterations)]
+    start = time.perf_counter()
+    for _ in ahead(chosen, frames.batch):
+        pass
+    loader = batch * iterations / (time.perf_counter() - start)
+
+    def speed(split: Frames) -> float:
+        marks: list[float] = []
+        torch.manual_seed(0)
+        network = LPSNet(parsed, split.num_classes, branches=recipe.branches).to(device)
+
+        def mark(what: str, done: int, total: int) -> None:
+            observer.work(what, done, total)
+            marks.append(time.perf_counter())
+
+        fit(network, split, short, seed=0, on_progress=mark)
+        return batch * iterations / (marks[-1] - marks[WARM_UP - 1])
+
+    return DataBench(loader=loader, network=speed(_Same(frames, batch)), both=speed(frames))
