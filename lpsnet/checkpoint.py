@@ -104,24 +104,8 @@ def save(
         CheckpointError: the number of names or colours is not the number of classes, a tensor is larger than `max_bytes`, or the
             path cannot be written.
     """
-    for what, given in (("class names", class_names), ("colours", colours or class_names)):
-        if len(given) != network.num_classes:
-            raise CheckpointError(f"{len(given)} {what} for a network of {network.num_classes} classes")
-    metadata = {
-        "format": FORMAT,
-        "architecture": str(network.architecture),
-        "class_names": list(class_names),
-        "input_size": list(input_size),
-        "branches": network.branches,
-        "deployed": network.deployed,
-        "recipe": dict(recipe or {}),
-        "metrics": dict(metrics or {}),
-        "colours": [list(colour) for colour in colours],
-        "mean": list(MEAN),
-        "std": list(STD),
-        "licence": licence,
-        "provenance": dict(provenance or {}),
-    }
+    metadata = _description(network, class_names, input_size, colours)
+    metadata |= {"recipe": dict(recipe or {}), "metrics": dict(metrics or {}), "licence": licence, "provenance": dict(provenance or {})}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
@@ -134,6 +118,25 @@ def save(
         write_atomic(file, safetensors_bytes(part))
     write_atomic(path, safetensors_bytes(parts[0], {_METADATA_KEY: json.dumps(metadata)}))
     return files
+
+
+def _description(
+    network: LPSNet, class_names: tuple[str, ...], input_size: tuple[int, int], colours: tuple[tuple[int, int, int], ...]
+) -> dict[str, Any]:
+    for what, given in (("class names", class_names), ("colours", colours or class_names)):
+        if len(given) != network.num_classes:
+            raise CheckpointError(f"{len(given)} {what} for a network of {network.num_classes} classes")
+    return {
+        "format": FORMAT,
+        "architecture": str(network.architecture),
+        "class_names": list(class_names),
+        "input_size": list(input_size),
+        "branches": network.branches,
+        "deployed": network.deployed,
+        "colours": [list(colour) for colour in colours],
+        "mean": list(MEAN),
+        "std": list(STD),
+    }
 
 
 _ROOM = 64 * 1024

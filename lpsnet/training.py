@@ -129,25 +129,16 @@ def fit(
     if keeper is not None and (state := keeper.load()) is not None:
         loop.restore(state)
         on_note(f"going on after {loop.iteration} of {recipe.iterations} iterations")
-    good = loop.state() if restarts else None
+    guard = _Guard(loop, restarts)
     while loop.iteration < recipe.iterations:
         value = loop.update()
         if not math.isfinite(value):
-            if good is None or not restarts:
-                advice = "; a lower learning rate may help"
-                raise TrainingFailed(f"the loss is {value} at iteration {loop.iteration + 1} of {recipe.iterations}{advice}")
-            restarts -= 1
-            lost_at = loop.iteration + 1
-            loop.restore(good)
-            loop.rate_factor *= BACK_OFF
-            on_note(
-                f"the loss was {value} at iteration {lost_at}; again from {loop.iteration}, at {loop.rate_factor:g} of the learning rate"
-            )
+            on_note(guard.go_back(value))
             continue
         if (point := loop.point()) is not None:
             on_point(point, loop.current())
             network.train()
-            good = loop.state() if restarts else None
+            guard.keep()
         on_progress("iterations", loop.iteration, recipe.iterations)
         pausing = loop.iteration < recipe.iterations and pause()
         if keeper is not None and loop.lane.is_main and (pausing or loop.iteration == recipe.iterations or keeper.due()):
@@ -274,6 +265,31 @@ class _Loop:
         self.close()
         if self._average is not None:
             self.network.load_state_dict(self._average.module.state_dict())
+
+
+class _Guard:
+    """Remembers the last good state of a training, and takes it up again when the loss is lost."""
+
+    def __init__(self, loop: _Loop, restarts: int) -> None:
+        self._loop, self._left = loop, restarts
+        self._good: dict[str, Any] | None = None
+        self.keep()
+
+    def keep(self) -> None:
+        """Call the state now good."""
+        if self._left:
+            self._good = self._loop.state()
+
+    def go_back(self, value: float) -> str:
+        """Take the good state up again at a lower rate, and say so; raises `TrainingFailed` where that was done too often."""
+        loop, lost_at = self._loop, self._loop.iteration + 1
+        if self._good is None or not self._left:
+            loop.close()
+            raise TrainingFailed(f"the loss is {value} at iteration {lost_at} of {loop.recipe.iterations}; a lower learning rate may help")
+        self._left -= 1
+        loop.restore(self._good)
+        loop.rate_factor *= BACK_OFF
+        return f"the loss was {value} at iteration {lost_at}; again from {loop.iteration}, at {loop.rate_factor:g} of the learning rate"
 
 
 class _Scoring(nn.Module):

@@ -191,13 +191,7 @@ def make_predictor(study: PredictorPlan, out: Path, observer: Observer, **condit
         MeasurementFailed: a layer or network cannot be measured.
         UserError: the folder cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error}") from error
-
-    if min(study.size) < LEAST_SIZE:
-        raise UserError(f"a predictor needs an input of at least {LEAST_SIZE}x{LEAST_SIZE}, got {study.size[0]}x{study.size[1]}")
+    _check_study(study, out)
     watch = partial(observer.work, "latencies", detail="networks")
     draw = partial(random_architectures, size=study.size, max_macs=study.max_macs)
 
@@ -235,6 +229,15 @@ def make_predictor(study: PredictorPlan, out: Path, observer: Observer, **condit
     write_networks(out / TEST_FILE, tested, predictions)
     write_json(out / ERROR_FILE, {**report.to_dict(), **told})
     return report
+
+
+def _check_study(study: PredictorPlan, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error}") from error
+    if min(study.size) < LEAST_SIZE:
+        raise UserError(f"a predictor needs an input of at least {LEAST_SIZE}x{LEAST_SIZE}, got {study.size[0]}x{study.size[1]}")
 
 
 def write_networks(path: Path, networks: Sequence[Measured], predictions: Sequence[Prediction] | None = None) -> None:

@@ -98,7 +98,12 @@ class Means:
     deterministic: bool = False
 
     def lane(self) -> Lane:
-        """Where the training runs."""
+        """Where the training runs; sets threads and determinism of this process."""
+        keep_freed_memory()
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        if self.deterministic:
+            torch.use_deterministic_algorithms(True)
         if self.precision not in PRECISIONS:
             raise UserError(f"unknown precision {self.precision!r} of a training; there are: {', '.join(PRECISIONS)}")
         if self.precision == "fp32" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -125,22 +130,10 @@ def run_training(
     """
     if (done := _finished(plan, out)) is not None:
         return done
-    keep_freed_memory()
-    if means.threads:
-        torch.set_num_threads(means.threads)
-    if means.deterministic:
-        torch.use_deterministic_algorithms(True)
-    spec = DataSpec.parse(plan.data)
-    frames = native_size(spec)
-    training = joined([open_split(spec, split, frames) for split in plan.splits])
-    validation = open_split(spec, "val", frames)
     lane = means.lane()
     _make_folder(out)
     keeper = Keeper(out / STATE, plan.to_dict(), every_s=means.save_s)
-    for split in (training, validation):
-        split.hold(lambda done, total: observer.work("frames", done, total))
-        if split.note:
-            observer.note(split.note)
+    training, validation = _splits(plan, observer)
     with device_lock(lane.device.type, alone=False):
         network = _network(plan, training).to(lane.device)
         if lane.is_main:
@@ -162,7 +155,7 @@ def run_training(
             on_note=observer.note,
             pause=lambda: stopped() or (deadline is not None and time.monotonic() >= deadline),
         )
-        found = evaluate(network, validation, input_size=plan.recipe.input_size(frames), boundary=True, on_progress=observer.work)
+        found = evaluate(network, validation, input_size=plan.recipe.input_size(validation.size), boundary=True, on_progress=observer.work)
     if lane.is_main:
         _write_results(plan, out, network, found, validation)
     return found
@@ -191,6 +184,18 @@ def _finished(plan: TrainPlan, out: Path) -> Evaluation | None:
     spec = DataSpec.parse(plan.data)
     validation = open_split(spec, "val", native_size(spec))
     return evaluate(load(path), validation, input_size=plan.recipe.input_size(validation.size), boundary=True)
+
+
+def _splits(plan: TrainPlan, observer: Observer) -> tuple[Frames, Frames]:
+    """What is trained on and what is scored on, decoded."""
+    spec = DataSpec.parse(plan.data)
+    size = native_size(spec)
+    training, validation = joined([open_split(spec, split, size) for split in plan.splits]), open_split(spec, "val", size)
+    for split in (training, validation):
+        split.hold(lambda done, total: observer.work("frames", done, total))
+        if split.note:
+            observer.note(split.note)
+    return training, validation
 
 
 def _network(plan: TrainPlan, training: Frames) -> LPSNet:

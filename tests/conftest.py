@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from latency.backends import BACKENDS
+from latency.store import Store, default_store_path
 from lpsnet.data import synthetic
+from tests.backends import Watched
 
 torch.set_num_threads(1)
 
@@ -50,3 +55,22 @@ def make_camvid(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watched]:
+    """Puts a watched backend under `measure`."""
+
+    def put(name: str = "torch", **how: Any) -> Watched:
+        watched = Watched(BACKENDS[name](), **how)
+        monkeypatch.setattr(importlib.import_module("latency.measure"), "usable_backend", lambda asked, device: watched)
+        return watched
+
+    return put
+
+
+@pytest.fixture
+def store(own_store: None) -> Iterator[Store]:
+    opened = Store(default_store_path())
+    yield opened
+    opened.close()

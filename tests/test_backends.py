@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
@@ -24,7 +23,6 @@ from latency.export import OPSET
 from latency.measurement import DEVICES, Conditions, TimingPlan
 from latency.protocols import Backend, BackendError, MeasurementFailed
 from latency.store import Store
-from latency.table import STACK, ConvRow, conv_table, sweet_spots
 from lpsnet.network import LPSNet
 from tests.backends import Small, Watched, normalised
 
@@ -40,27 +38,6 @@ CASES = [
 ON_A_CPU = ("ort", "torch")
 SIDES = {"cpu": (32, 256), "cuda": (64, 1024)}
 """A small and a much bigger image by device: beyond the cost of a launch on a GPU, cheap on a CPU."""
-
-
-@pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watched]:
-    """Puts a watched backend under `measure`."""
-
-    def put(name: str = "torch", **how: Any) -> Watched:
-        watched = Watched(BACKENDS[name](), **how)
-        monkeypatch.setattr(MEASURE, "usable_backend", lambda asked, device: watched)
-        return watched
-
-    return put
-
-
-@pytest.fixture
-def store(own_store: None) -> Iterator[Store]:
-    from latency.store import default_store_path
-
-    opened = Store(default_store_path())
-    yield opened
-    opened.close()
 
 
 def usable(name: str, device: str) -> Backend:
@@ -364,52 +341,3 @@ class TestMeasure:
             measure(Breaking(), subject="big", **how)
         with pytest.raises(MeasurementFailed, match="expected 4 channels, got 3"):
             measure(nn.Identity(), subject="big", **how)
-
-
-class TestConvTable:
-    @pytest.fixture
-    def table(self, store: Store) -> Callable[..., list[ConvRow]]:
-        def make(widths: tuple[int, ...], size: tuple[int, int] = (8, 12), **more: Any) -> list[ConvRow]:
-            return conv_table(widths, size, backend="torch", device="cpu", threads=1, plan=QUICK, store=store, **more)
-
-        return make
-
-    def test_one_row_a_width_with_the_efficiency_of_one_convolution(self, table: Callable[..., list[ConvRow]], store: Store) -> None:
-        told: list[ConvRow] = []
-        rows = table((4, 12, 8), on_row=told.append)
-        assert [dataclasses.replace(row, sweet_spot=False) for row in rows] == told
-        assert [row.width for row in rows] == [4, 12, 8]
-        for row, measured in zip(rows, store.all(), strict=True):
-            assert row.latency_ms == pytest.approx(measured.latency_ms / STACK)
-            assert row.macs_giga == pytest.approx(9 * row.width**2 * 8 * 12 / 1e9)
-            assert row.efficiency == pytest.approx(row.macs_giga / row.latency_ms)
-            assert row.stable == measured.verdict().stable
-            assert measured.conditions.shape == (1, row.width, 8, 12)
-            assert measured.found["output_shape"] == [1, row.width, 8, 12]
-
-    def test_rows_of_the_store_are_used_again(self, table: Callable[..., list[ConvRow]], watch: Callable[..., Watched]) -> None:
-        watched = watch("torch")
-        first = table((4, 8))
-        assert len(watched.loads) == 2
-        assert table((8, 4)) == first[::-1]
-        assert len(watched.loads) == 2
-        table((4, 8), size=(12, 8))
-        assert len(watched.loads) == 4
-
-    def test_a_sweet_spot_has_no_wider_layer_for_the_same_time(self) -> None:
-        def row(width: int, latency_ms: float) -> ConvRow:
-            return ConvRow(width=width, latency_ms=latency_ms, macs_giga=1.0, efficiency=1.0, stable=True)
-
-        assert sweet_spots([row(8, 1.0), row(12, 2.02), row(16, 2.0), row(20, 3.0), row(24, 3.08), row(32, 3.2)]) == {8, 16, 24, 32}
-        assert sweet_spots([row(20, 3.0), row(24, 3.08)]) == {24}
-        assert sweet_spots([]) == set()
-
-    def test_a_stack_is_convolutions_of_one_width_with_relu(
-        self, table: Callable[..., list[ConvRow]], watch: Callable[..., Watched]
-    ) -> None:
-        watched = watch("torch")
-        table((6,))
-        (timed,) = watched.loads
-        layers = [layer for layer in timed.modules() if isinstance(layer, nn.Conv2d)]
-        assert len(layers) == STACK
-        assert {(c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding) for c in layers} == {(6, 6, (3, 3), (1, 1), (1, 1))}

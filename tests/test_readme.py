@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from search import latency_space
 from search.cli import app, run
@@ -26,6 +27,9 @@ SMALLER = {
     "noise-floor": "--input 64x128 --seconds 0 --repeats 2 --rebuilds 2",
     "latency-predictor": "--input 16x32 --seconds 0 --fit 10 --test 3 --max-macs 0.003 --backend torch",
     "export": "--input 64x128",
+    "train": "--set iterations=2 --set batch_size=2 --set input_height=48 --set input_width=64 --set crop_height=32 --set crop_width=48",
+    "pretrain": "--epochs 1 --batch 4 --size 32",
+    "bench-data": "--set batch_size=2 --set crop_height=32 --set crop_width=48 --iterations 2",
 }
 
 
@@ -44,11 +48,21 @@ def test_every_verb_is_shown() -> None:
     assert verbs >= set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
+def make_classes(root: Path) -> None:
+    """A folder of two classes in ImageNet's layout."""
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for index in range(4):
+                Image.new("RGB", (40, 40), (60 * index, 0, 0)).save(root / split / name / f"{index}.JPEG", format="JPEG")
+
+
 def test_the_commands_run_in_the_order_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_camvid: object) -> None:
     few_frames()
     make_camvid()  # type: ignore[operator]
     (tmp_path / "data").mkdir()
     (tmp_path / "camvid").rename(tmp_path / "data" / "camvid")
+    make_classes(tmp_path / "imagenet")
     monkeypatch.chdir(tmp_path)
     whole = latency_space.table_convs  # 265 layers take a minute
     monkeypatch.setattr(latency_space, "table_convs", lambda size: random.Random(0).sample(whole(size), 40))

@@ -14,6 +14,7 @@ from search.cli.measure_verbs import AsJson
 if TYPE_CHECKING:
     from latency.engine import EngineOptions
     from lpsnet.network import LPSNet
+    from search.export import ExportPlan
 
 
 def register(app: typer.Typer) -> None:
@@ -46,10 +47,8 @@ def export(
 ) -> None:
     """Write a network for deployment, checked against torch, with a JSON beside each file that says what it is."""
     from latency.engine import check_options
-    from latency.protocols import MeasurementFailed
-    from lpsnet.checkpoint import read_metadata
     from lpsnet.errors import UserError
-    from search.export import ExportPlan, export_engine, export_onnx
+    from search.export import ExportPlan
 
     capabilities = tuple(part.strip() for part in compute_capability.split(",") if part.strip())
     if engine:
@@ -73,19 +72,33 @@ def export(
     path = out or Path(f"{model.architecture}_{shape[0]}x{shape[1]}_{boundary}_{precision}.onnx")
     if path.suffix != ".onnx":
         raise UserError(f"--out names the ONNX file and must end in .onnx, got {path}")
-    try:
-        told = read_metadata(network) if Path(network).is_file() and not network.endswith(".pth") else None
-        written = {str(path): export_onnx(model, plan, path, weights=network if Path(network).is_file() else "random", told=told)}
-        if engine:
-            built = path.with_suffix(".engine")
-            written[str(built)] = export_engine(path, flavour, options, built)
-    except MeasurementFailed as failure:
-        raise UserError(f"{model.architecture} cannot be exported: {failure}") from failure
+    written = _written(model, plan, path, network, (flavour, options) if engine else None)
     if as_json:
         print(json.dumps(written))
         return
     for name, description in written.items():
         print(f"{name}: {_told(description)}")
+
+
+def _written(
+    model: LPSNet, plan: ExportPlan, path: Path, source: str, engine: tuple[str, EngineOptions] | None
+) -> dict[str, dict[str, Any]]:
+    """Description by file of what was written. Raises `UserError` where the network cannot be exported."""
+    from latency.protocols import MeasurementFailed
+    from lpsnet.checkpoint import read_metadata
+    from lpsnet.errors import UserError
+    from search.export import export_engine, export_onnx
+
+    is_file = Path(source).is_file()
+    told = read_metadata(source) if is_file and not source.endswith(".pth") else None
+    try:
+        written = {str(path): export_onnx(model, plan, path, weights=source if is_file else "random", told=told)}
+        if engine is not None:
+            built = path.with_suffix(".engine")
+            written[str(built)] = export_engine(path, *engine, built)
+    except MeasurementFailed as failure:
+        raise UserError(f"{model.architecture} cannot be exported: {failure}") from failure
+    return written
 
 
 def _engine_options(**values: Any) -> EngineOptions:
