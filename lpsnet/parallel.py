@@ -97,7 +97,9 @@ class Accelerated:
         self.is_main = self._accelerator.is_main_process
 
     def prepare(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """See `Lane.prepare`."""
+        """See `Lane.prepare`; the network's batch normalisations are exchanged in place for synchronised ones between GPUs."""
+        if self._accelerator.num_processes > 1 and self.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         prepared: tuple[nn.Module, Any] = self._accelerator.prepare(network, optimizer)
         return prepared
 

@@ -150,7 +150,7 @@ def run_training(
             keeper=keeper,
             teacher=teacher,
             restarts=1,
-            on_progress=observer.work,
+            on_progress=watch.progress,
             on_point=watch.point,
             on_note=observer.note,
             pause=lambda: stopped() or (deadline is not None and time.monotonic() >= deadline),
@@ -216,17 +216,21 @@ class _Watch:
     def __init__(self, plan: TrainPlan, means: Means, out: Path, validation: Frames, observer: Observer, lane: Lane) -> None:
         self._plan, self._path, self._validation, self._observer, self._lane = plan, out / CURVE, validation, observer, lane
         self._every = max(1, plan.recipe.iterations // means.validations) if means.validations else plan.recipe.iterations + 1
+        self._told = self._scored = ""
         self._writer: Any = None
         if lane.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(out / "tensorboard"))
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Updates done, beside what the last point of the curve told."""
+        self._observer.work(what, done, total, self._told)
+
     def point(self, point: Point, network: LPSNet) -> None:
         """A point of the curve."""
         row: dict[str, Any] = {**dataclasses.asdict(point), "val_miou_percent": ""}
         iterations = self._plan.recipe.iterations
-        self._observer.work("iterations", point.iteration, iterations, f"loss {point.loss:.3f}, {point.images_per_s:.1f} images/s")
         # Where the last point was stands in the file: a resumed training scores at the same points as one that was not stopped.
         last = max((int(known["iteration"]) for known in read_curve(self._path) if int(known["iteration"]) < point.iteration), default=0)
         if point.iteration // self._every > last // self._every and point.iteration < iterations:
@@ -234,6 +238,8 @@ class _Watch:
             found = evaluate(network, self._validation, input_size=size, on_progress=self._observer.work)
             row["val_miou_percent"] = found.scores.miou_percent
             self._observer.note(f"iteration {point.iteration}: loss {point.loss:.4f}, val mIoU {found.scores.miou_percent:.2f}")
+            self._scored = f", val mIoU {found.scores.miou_percent:.2f}"
+        self._told = f"loss {point.loss:.3f}, lr {point.learning_rate:.4g}, {point.images_per_s:.1f} images/s{self._scored}"
         if self._lane.is_main:
             self._append(row)
 
