@@ -47,6 +47,10 @@ class Lane(Protocol):
         """The sum over the processes."""
         ...
 
+    def end(self) -> None:
+        """Wait for the other processes, and part."""
+        ...
+
 
 class Alone:
     """One process, one device, single precision."""
@@ -79,6 +83,9 @@ class Alone:
     def total(self, values: Tensor) -> Tensor:
         """See `Lane.total`."""
         return values
+
+    def end(self) -> None:
+        """See `Lane.end`."""
 
 
 class Accelerated:
@@ -124,3 +131,8 @@ class Accelerated:
         """See `Lane.total`."""
         summed: Tensor = self._accelerator.reduce(values, reduction="sum")
         return summed
+
+    def end(self) -> None:
+        """See `Lane.end`."""
+        self._accelerator.wait_for_everyone()
+        self._accelerator.end_training()

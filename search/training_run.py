@@ -158,6 +158,7 @@ def run_training(
         found = evaluate(network, validation, input_size=plan.recipe.input_size(validation.size), boundary=True, on_progress=observer.work)
     if lane.is_main:
         _write_results(plan, out, network, found, validation)
+    lane.end()
     return found
 
 

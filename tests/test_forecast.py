@@ -8,12 +8,13 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from latency.layers import LayerRow, write_table
-from latency.predict import fit
+from latency.predict import Predictor, fit
 from lpsnet import NAMED, Architecture, UserError
 from search.cli import run
 from search.config import SearchConfig
@@ -27,17 +28,22 @@ from tests.tiny import TINY_OPTIONS, few_frames, fill_store, made_latency, tiny_
 SIZE = (32, 64)
 
 
-def make_predictor(folder: Path, **conditions: object) -> Path:
-    """A predictor of `made_latency`, as well as sums over layers can tell it, for the conditions of the tiny search."""
+@cache
+def parts_of_a_predictor() -> tuple[list[LayerRow], Predictor]:
+    """A predictor of `made_latency`, as well as sums over layers can tell it; made once, which takes seconds."""
     rows = [LayerRow(conv, 0.01 + conv.macs * 1e-7, True) for conv in table_convs(SIZE)]
-    groups = relatives(random_architectures(15, 0, SIZE, max_macs=1e7, exclude=set()), 0, SIZE, max_macs=1e7)
+    groups = relatives(random_architectures(12, 0, SIZE, max_macs=1e7, exclude=set()), 0, SIZE, max_macs=1e7)
     layers = [[layers_of_architecture(one, 19, SIZE) for one in group] for group in groups]
+    return rows, fit(rows, layers, [[made_latency(one) for one in group] for group in groups])
+
+
+def make_predictor(folder: Path, **conditions: object) -> Path:
+    """Its files, for the conditions of the tiny search."""
+    rows, predictor = parts_of_a_predictor()
     write_table(folder / "predictor_layers.csv", rows)
     here = dataclasses.asdict(current_environment(tiny_config()))
-    made = {"environment": here, "input_size": SIZE, "backend": "ort", "device": "cpu", "threads": 1, "boundary": "scores", **conditions}
-    fit(rows, layers, [[made_latency(one) for one in group] for group in groups]).save(
-        folder / "predictor.json", folder / "predictor_layers.csv", **made
-    )
+    at = {"environment": here, "input_size": SIZE, "backend": "ort", "device": "cpu", "threads": 1, "boundary": "scores"}
+    predictor.save(folder / "predictor.json", folder / "predictor_layers.csv", **{**at, **conditions})
     return folder
 
 

@@ -39,6 +39,7 @@ if __name__ == "__main__":
     told = {"head": network.head.weight.detach().flatten().tolist(), "main": lane.is_main, "total": total, "curve": curve, "start": start}
     with open(sys.argv[1] + os.environ.get("RANK", "0"), "w") as file:
         json.dump(told, file)
+    lane.end()
 """
 
 

@@ -61,11 +61,11 @@ def test_a_network_is_predicted_from_its_measured_relatives_more_narrowly_than_f
         shared = generator.gauss(1, 0.1)
         return [true_network_ms(layers) * shared * generator.gauss(1, 0.005) for layers in group]
 
-    seen = families(networks(20, 9))
+    seen = families(networks(18, 9))
     predictor = fit(ROWS, seen, [timed(group) for group in seen])
     assert predictor.step_high - predictor.step_low < 0.5 * (predictor.ratio_high - predictor.ratio_low)
     inside = []
-    for group in (unseen := families(networks(15, 10))):
+    for group in (unseen := families(networks(10, 10))):
         *known, measured = timed(group)
         *relative, predicted = [predictor.predict(layers) for layers in group]
         ratios = [ms / one.latency_ms for ms, one in zip(known, relative, strict=True)]
@@ -149,7 +149,7 @@ def test_a_table_of_too_few_rows_is_refused() -> None:
 
 
 def test_the_fit_predicts_unseen_networks_of_a_made_device() -> None:
-    seen, unseen = networks(15, 0), networks(40, 1)
+    seen, unseen = networks(10, 0), networks(30, 1)
     layers = families(seen)
     predictor = fit(ROWS, layers, times(layers, true_network_ms))
     assert min(predictor.weights) >= 0
@@ -163,7 +163,7 @@ def test_the_fit_predicts_unseen_networks_of_a_made_device() -> None:
 
 def test_the_interval_holds_about_as_many_as_it_says_under_noise() -> None:
     generator = random.Random(1)
-    seen, unseen = networks(20, 5), networks(60, 6)
+    seen, unseen = networks(14, 5), networks(40, 6)
 
     def noisy(layers: Layers) -> float:
         return true_network_ms(layers) * generator.gauss(1, 0.05)

@@ -25,7 +25,7 @@ SMALLER = {
     "measure": "--input 64x128 --seconds 0",
     "latency-table": "--input 32x64 --widths 4,8 --seconds 0 --backend torch",
     "noise-floor": "--input 64x128 --seconds 0 --repeats 2 --rebuilds 2",
-    "latency-predictor": "--input 16x32 --seconds 0 --fit 10 --test 3 --max-macs 0.003 --backend torch",
+    "latency-predictor": "--input 32x64 --seconds 0 --fit 10 --test 3 --max-macs 0.003 --backend torch",
     "export": "--input 64x128",
     "train": "--set iterations=2 --set batch_size=2 --set input_height=48 --set input_width=64 --set crop_height=32 --set crop_width=48",
     "pretrain": "--epochs 1 --batch 4 --size 32",
