@@ -54,12 +54,14 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A point of the learning curve: updates done, mean loss since the last point, rate, and speed of this process."""
+    """A point of the learning curve: updates done, and since the last point the mean loss, rate, speed and wait for data."""
 
     iteration: int
     loss: float
     learning_rate: float
     images_per_s: float
+    waiting_percent: float
+    """Share of the time that this process waited for its frames."""
 
 
 def train(
@@ -138,6 +140,7 @@ def fit(
         if (point := loop.point()) is not None:
             on_point(point, loop.current())
             network.train()
+            loop.start_clock()
             guard.keep()
         on_progress("iterations", loop.iteration, recipe.iterations)
         pausing = loop.iteration < recipe.iterations and pause()
@@ -173,7 +176,7 @@ class _Loop:
         weights = class_weights(training.class_counts()) if recipe.class_weighting == "log" else None
         self._loss = SegmentationLoss(recipe, weights)
         self._every = max(1, recipe.iterations // CURVE_POINTS)
-        self._since, self._seen = time.perf_counter(), 0
+        self.start_clock()
         network.train()
 
     def update(self) -> float:
@@ -181,7 +184,9 @@ class _Loop:
         rate = self.recipe.rate_at(self.iteration) * self.rate_factor
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+        asked = time.perf_counter()
         held, device = next(self._batches), self.lane.device
+        self._waited += time.perf_counter() - asked
         images, labels = self._augment(Batch(held.images.to(device, non_blocking=True), held.labels.to(device, non_blocking=True)))
         with self.lane.autocast():
             scores = self._scoring(images)
@@ -215,11 +220,16 @@ class _Loop:
         if self.iteration % self._every and self.iteration != self.recipe.iterations:
             return None
         mean, now = sum(self.window) / len(self.window), time.perf_counter()
-        speed = self._seen / (now - self._since)
+        elapsed = now - self._since
+        speed, waiting = self._seen / elapsed, 100 * self._waited / elapsed
         self.curve.append((self.iteration, mean))
-        self.window, self._since, self._seen = [], now, 0
+        self.window = []
         rate = float(self._optimizer.param_groups[0]["lr"])
-        return Point(iteration=self.iteration, loss=mean, learning_rate=rate, images_per_s=speed)
+        return Point(iteration=self.iteration, loss=mean, learning_rate=rate, images_per_s=speed, waiting_percent=waiting)
+
+    def start_clock(self) -> None:
+        """Measure speed and waiting from here on: what was done at a point is no part of them."""
+        self._since, self._seen, self._waited = time.perf_counter(), 0, 0.0
 
     def state(self) -> dict[str, Any]:
         """A copy of all of it, as values that `torch.load` reads without executing anything."""
@@ -249,7 +259,7 @@ class _Loop:
             torch.cuda.set_rng_state(state["random_cuda"].cpu())
         self._batches.close()
         self._batches = self._ahead()
-        self._since, self._seen = time.perf_counter(), 0
+        self.start_clock()
 
     def current(self) -> LPSNet:
         """The network as it would be kept now: the average of its weights where there is one."""

@@ -23,16 +23,19 @@ WARM_UP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class DataBench:
-    """Images a second of the loader alone, of the network alone on one batch, and of both as in a training."""
+    """Images a second of the loader alone, of the network alone on one batch, and of both as in a training.
+
+    Args:
+        loader: alone.
+        network: alone.
+        both: as in a training.
+        idle_percent: share of the time that a training waited for its frames, by the clock.
+    """
 
     loader: float
     network: float
     both: float
-
-    @property
-    def idle_percent(self) -> float:
-        """Share of the time that the network waits for data, in percent; noise may make it negative."""
-        return 100 * (1 - self.both / self.network)
+    idle_percent: float
 
 
 class _Same(Frames):
@@ -64,8 +67,9 @@ def bench_data(data: str, architecture: str, recipe: TrainRecipe, iterations: in
         pass
     loader = batch * iterations / (time.perf_counter() - start)
 
-    def speed(split: Frames) -> float:
+    def speed(split: Frames) -> tuple[float, float]:
         marks: list[float] = []
+        waits: list[float] = []
         torch.manual_seed(0)
         network = LPSNet(parsed, split.num_classes, branches=recipe.branches).to(device)
 
@@ -73,7 +77,8 @@ def bench_data(data: str, architecture: str, recipe: TrainRecipe, iterations: in
             observer.work(what, done, total)
             marks.append(time.perf_counter())
 
-        fit(network, split, short, seed=0, on_progress=mark)
-        return batch * iterations / (marks[-1] - marks[WARM_UP - 1])
+        fit(network, split, short, seed=0, on_progress=mark, on_point=lambda point, _: waits.append(point.waiting_percent))
+        return batch * iterations / (marks[-1] - marks[WARM_UP - 1]), sum(waits[WARM_UP:]) / max(1, len(waits[WARM_UP:]))
 
-    return DataBench(loader=loader, network=speed(_Same(frames, batch)), both=speed(frames))
+    alone, (both, idle) = speed(_Same(frames, batch))[0], speed(frames)
+    return DataBench(loader=loader, network=alone, both=both, idle_percent=idle)

@@ -38,7 +38,7 @@ from search.run import provenance, write_json
 from search.scoring import write_scores
 
 STATE, CONFIG, CURVE = "state.pt", "config.json", "curve.csv"
-_COLUMNS = ("iteration", "loss", "learning_rate", "images_per_s", "val_miou_percent")
+_COLUMNS = ("iteration", "loss", "learning_rate", "images_per_s", "waiting_percent", "val_miou_percent")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -195,9 +195,9 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_
         process.wait()
     assert kills >= 2
     assert subprocess.run(command(out), capture_output=True).returncode == 0
-    rows = [[line.split(",")[index] for index in (0, 1, 2, 4)] for line in (out / "curve.csv").read_text().splitlines()]
+    rows = [[line.split(",")[index] for index in (0, 1, 2, 5)] for line in (out / "curve.csv").read_text().splitlines()]
     assert rows == [
-        [line.split(",")[index] for index in (0, 1, 2, 4)] for line in (tmp_path / "whole" / "curve.csv").read_text().splitlines()
+        [line.split(",")[index] for index in (0, 1, 2, 5)] for line in (tmp_path / "whole" / "curve.csv").read_text().splitlines()
     ]
     assert len(rows) == 31 and not (out / "state.pt").exists()
     name = f"{N0}.safetensors"

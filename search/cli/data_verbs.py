@@ -131,11 +131,11 @@ def bench_data(
     with Live() as live:
         found = bench(data, architecture, changed(named_recipe(recipe), changes or []), iterations, resolve_device(device), live)
     if as_json:
-        print(json.dumps({**dataclasses.asdict(found), "idle_percent": found.idle_percent}))
+        print(json.dumps(dataclasses.asdict(found)))
         return
     rows = [["loader alone", f"{found.loader:.1f}"], ["network alone", f"{found.network:.1f}"], ["both", f"{found.both:.1f}"]]
     print_table(f"{architecture} on {data}", ["what", "images/s"], rows)
-    print(f"the network waits for data {max(0.0, found.idle_percent):.1f} % of the time")
+    print(f"the network waits for data {found.idle_percent:.2f} % of the time")
 
 
 def _inspect(source: Source, live: Live) -> tuple[dict[str, Any], list[str]]:
