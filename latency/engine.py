@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from latency.files import replace_file
 from latency.protocols import BackendError, MeasurementFailed
 from latency.state import compute_capability
 from latency.store import default_store_path
@@ -239,6 +240,4 @@ def _timing_cache(config: Any, path: Path | None, log: Log) -> Iterator[dict[str
         report["sha256_after"] = hashlib.sha256(after).hexdigest()
         report["changed"] = after != before
         if after != before:
-            temporary = path.with_suffix(path.suffix + ".new")
-            temporary.write_bytes(after)
-            temporary.replace(path)
+            replace_file(path, after)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latency.files import replace_file
 from latency.measure import measure_steady
 
 if TYPE_CHECKING:
@@ -158,14 +159,11 @@ def stack(conv: Conv) -> nn.Module:
 
 def write_table(path: Path, rows: Iterable[LayerRow]) -> None:
     """Write rows as CSV, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.DictWriter(text, [*(field.name for field in fields(Conv)), "latency_ms", "stable"], lineterminator="\n")
     writer.writeheader()
     writer.writerows({**asdict(row.conv), "latency_ms": f"{row.latency_ms:.6g}", "stable": row.stable} for row in rows)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text.getvalue())
-    temporary.replace(path)
+    replace_file(path, text.getvalue().encode())
 
 
 def _truth(text: str) -> bool:

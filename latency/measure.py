@@ -64,9 +64,8 @@ def measure(
 
     Raises:
         BackendError: an unknown or unusable backend.
-        MeasurementFailed: the network could not be built or run, or its output disagrees with torch. With a store the
-            failure is kept as a row, and met again it is raised again without another try, unless memory ran out or
-            the worker was lost.
+        MeasurementFailed: the network could not be built or run, or disagrees with torch. With a store the failure is kept
+            as a row and raised again without another try, unless memory ran out or the worker was lost.
     """
     runtime = usable_backend(backend, device)
     conditions = Conditions(
@@ -79,8 +78,6 @@ def measure(
         cuda_graph=cuda_graph,
         plan=plan or TimingPlan(),
     )
-    if store is None:
-        return _measure(runtime, module, conditions, subject, worker)
     return _looked_up(runtime, module, conditions, subject, store, worker)
 
 
@@ -99,12 +96,14 @@ def measure_steady(module: nn.Module, *, subject: str, store: Store, attempts: i
 
 
 def _looked_up(
-    backend: Backend, module: nn.Module, conditions: Conditions, subject: str, store: Store, worker: Worker | None
+    backend: Backend, module: nn.Module, conditions: Conditions, subject: str, store: Store | None, worker: Worker | None
 ) -> Measurement:
-    """The measurement that the store holds, else a new one that it then holds.
+    """The measurement that the store holds, where there is one, else a new one that it then holds.
 
     A failure is held, too, unless it says as much about the moment as about the network.
     """
+    if store is None:
+        return _measure(backend, module, conditions, subject, worker)
     if not subject:
         raise ValueError("a measurement that is kept in a store needs a subject")
     here = environment(backend, conditions.device)

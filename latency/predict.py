@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from latency.files import replace_file
 from latency.layers import Conv, LayerRow, Layers, read_table
 
 SIZES = {"small": 25_000, "medium": 150_000, "large": math.inf}
@@ -136,9 +137,7 @@ class Predictor:
         """Write the weights as JSON, whole or not at all, beside the table they were fitted to, whose hash they carry."""
         values = {"features": FEATURES, "weights": self.weights, **{name: getattr(self, name) for name in _ENDS}}
         text = json.dumps({**values, "table_sha256": _sha256(table), **provenance}, indent=2) + "\n"
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(text)
-        temporary.replace(path)
+        replace_file(path, text.encode())
 
     @classmethod
     def load(cls, path: Path, table: Path) -> Predictor:

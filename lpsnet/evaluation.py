@@ -76,9 +76,7 @@ def evaluate(
         for batch in frames.batches(batch_size):
             labels = batch.labels.to(device).long()
             logits = predict(network, normalise(batch.images.to(device)), input_size or frames.size, frames.size, flip, scales)
-            if not math.isfinite(float(logits.sum())):  # divergence in the last update shows in no loss
-                raise TrainingFailed("the network's output is not finite; a lower learning rate may help")
-            predicted = logits.max(1).indices  # ten times as fast as argmax on a CPU
+            predicted = _labels_of(logits)
             confusion += confusion_matrix(predicted, labels, frames.num_classes)
             if boundary:
                 borders += boundary_counts(predicted, labels, frames.num_classes)
@@ -93,6 +91,13 @@ def evaluate(
         images=done,
         class_names=frames.class_names,
     )
+
+
+def _labels_of(logits: Tensor) -> Tensor:
+    """Class indices of logits. Raises `TrainingFailed` where they are not finite: divergence in the last update shows in no loss."""
+    if not math.isfinite(float(logits.sum())):
+        raise TrainingFailed("the network's output is not finite; a lower learning rate may help")
+    return logits.max(1).indices  # ten times as fast as argmax on a CPU
 
 
 def predict(

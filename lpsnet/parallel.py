@@ -1,7 +1,7 @@
 """On how many devices and in which precision a training runs: alone in single precision, or as accelerate says.
 
 The same training loop runs over either. Processes started by `accelerate launch` or `torchrun` each take their share of
-a batch; gradients and counts are summed over them, and batch normalisation is synchronised between GPUs.
+a batch; gradients are averaged over them, and batch normalisation is synchronised between GPUs.
 """
 
 from __future__ import annotations
@@ -43,10 +43,6 @@ class Lane(Protocol):
         """This process's part of a batch."""
         ...
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum over the processes."""
-        ...
-
     def end(self) -> None:
         """Wait for the other processes, and part."""
         ...
@@ -79,10 +75,6 @@ class Alone:
     def share(self, indices: Sequence[int]) -> Sequence[int]:
         """See `Lane.share`."""
         return indices
-
-    def total(self, values: Tensor) -> Tensor:
-        """See `Lane.total`."""
-        return values
 
     def end(self) -> None:
         """See `Lane.end`."""
@@ -126,11 +118,6 @@ class Accelerated:
     def share(self, indices: Sequence[int]) -> Sequence[int]:
         """See `Lane.share`."""
         return indices[self._accelerator.process_index :: self._accelerator.num_processes]
-
-    def total(self, values: Tensor) -> Tensor:
-        """See `Lane.total`."""
-        summed: Tensor = self._accelerator.reduce(values, reduction="sum")
-        return summed
 
     def end(self) -> None:
         """See `Lane.end`."""

@@ -128,7 +128,7 @@ def fit(
         TrainingFailed: the loss became NaN or infinite once too often.
     """
     loop = _Loop(network, training, recipe, seed, lane or Alone(network.head.weight.device), teacher)
-    if keeper is not None and (state := keeper.load()) is not None:
+    if keeper and (state := keeper.load()):
         loop.restore(state)
         on_note(f"going on after {loop.iteration} of {recipe.iterations} iterations")
     guard = _Guard(loop, restarts)
@@ -137,18 +137,10 @@ def fit(
         if not math.isfinite(value):
             on_note(guard.go_back(value))
             continue
-        if (point := loop.point()) is not None:
-            on_point(point, loop.current())
-            network.train()
-            loop.start_clock()
+        if loop.pass_point(on_point):
             guard.keep()
         on_progress("iterations", loop.iteration, recipe.iterations)
-        pausing = loop.iteration < recipe.iterations and pause()
-        if keeper is not None and loop.lane.is_main and (pausing or loop.iteration == recipe.iterations or keeper.due()):
-            keeper.save(loop.state())
-        if pausing:
-            loop.close()
-            raise Paused(loop.iteration)
+        loop.keep(keeper, pausing=loop.iteration < recipe.iterations and pause())
     loop.finish()
     return tuple(loop.curve)
 
@@ -227,8 +219,25 @@ class _Loop:
         rate = float(self._optimizer.param_groups[0]["lr"])
         return Point(iteration=self.iteration, loss=mean, learning_rate=rate, images_per_s=speed, waiting_percent=waiting)
 
+    def pass_point(self, on_point: Callable[[Point, LPSNet], None]) -> bool:
+        """Tell of the point of the curve that is due, if one is; what is done there is no part of speed and waiting."""
+        point = self.point()
+        if point is not None:
+            on_point(point, self.current())
+            self.network.train()
+            self.start_clock()
+        return point is not None
+
+    def keep(self, keeper: Keeper | None, *, pausing: bool) -> None:
+        """Save the state where it is due. Raises `Paused` where the training is to stop here."""
+        if keeper is not None and self.lane.is_main and (pausing or self.iteration == self.recipe.iterations or keeper.due()):
+            keeper.save(self.state())
+        if pausing:
+            self.close()
+            raise Paused(self.iteration)
+
     def start_clock(self) -> None:
-        """Measure speed and waiting from here on: what was done at a point is no part of them."""
+        """Measure speed and waiting from here on."""
         self._since, self._seen, self._waited = time.perf_counter(), 0, 0.0
 
     def state(self) -> dict[str, Any]:

@@ -25,13 +25,13 @@ from search.run import provenance, write_json
 
 @dataclass(frozen=True, kw_only=True)
 class ScorePlan:
-    """What is scored, and how; see `lpsnet.evaluation.evaluate`. An empty size is the checkpoint's own."""
+    """What is scored, and how; see `lpsnet.evaluation.evaluate`. Without a size it is the checkpoint's own."""
 
     checkpoint: str
     data: str
     split: str
     architecture: str = ""
-    size: str = ""
+    size: tuple[int, int] | None = None
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     batch: int = 1
@@ -57,7 +57,7 @@ def score(plan: ScorePlan, device: str, observer: Observer, *, out: Path | None 
         raise UserError(f"{plan.checkpoint} has {network.num_classes} classes, {spec} has {frames.num_classes}; they must be equal")
     told = read_description(plan.checkpoint)
     own = told.input_size if told is not None else frames.size
-    size = _size(plan.size) if plan.size else own
+    size = plan.size or own
     frames.hold(lambda done, total: observer.work("frames", done, total))
     found = evaluate(
         network,
@@ -74,13 +74,6 @@ def score(plan: ScorePlan, device: str, observer: Observer, *, out: Path | None 
     if submission is not None:
         write_submission(submission, network, frames, size, observer)
     return found
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UserError(f"--input takes a size as HEIGHTxWIDTH in pixels, such as 360x480, got {text!r}")
-    return int(height), int(width)
 
 
 def write_scores(out: Path, found: Evaluation, told: dict[str, object]) -> None:

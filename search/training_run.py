@@ -72,7 +72,7 @@ class TrainPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by name."""
-        return {**dataclasses.asdict(self), "splits": list(self.splits)}
+        return {**dataclasses.asdict(self), "splits": list(self.splits), "recipe": self.recipe.to_dict()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def run_training(
     keeper = Keeper(out / STATE, plan.to_dict(), every_s=means.save_s)
     training, validation = _splits(plan, observer)
     with device_lock(lane.device.type, alone=False):
-        network = _network(plan, training).to(lane.device)
+        network = _network(plan, training, observer).to(lane.device)
         if lane.is_main:
             write_json(out / CONFIG, {**plan.to_dict(), "means": dataclasses.asdict(means), **provenance()})
         watch = _Watch(plan, means, out, validation, observer, lane)
@@ -199,14 +199,14 @@ def _splits(plan: TrainPlan, observer: Observer) -> tuple[Frames, Frames]:
     return training, validation
 
 
-def _network(plan: TrainPlan, training: Frames) -> LPSNet:
+def _network(plan: TrainPlan, training: Frames, observer: Observer) -> LPSNet:
     """The network with the weights it starts from; all that is random from here on follows the plan's seed."""
     torch.manual_seed(plan.seed)
     network = LPSNet(plan.architecture, training.num_classes, branches=plan.recipe.branches)
     if plan.init:
         from lpsnet.transfer import transfer
 
-        transfer(plan.init, network)
+        observer.note(f"{plan.init}: {transfer(plan.init, network)}")
         torch.manual_seed(plan.seed)
     return network
 

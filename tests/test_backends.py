@@ -140,7 +140,7 @@ def test_a_graph_that_ort_cannot_load_fails_with_its_reason(monkeypatch: pytest.
 
 class TestChoosingABackend:
     def test_an_unknown_name_lists_the_known_ones(self) -> None:
-        with pytest.raises(BackendError, match="unknown backend 'openvino'; there are: ort, torch"):
+        with pytest.raises(BackendError, match="unknown backend 'openvino'; there are: ort, ort-tensorrt, torch"):
             measure(Small(), size=(32, 48), backend="openvino")
 
     def test_an_unknown_device_lists_the_known_ones(self) -> None:
@@ -183,7 +183,7 @@ class TestChoosingABackend:
             usable_backend("other", "cuda")
         with pytest.raises(BackendError, match=r"'broken' of other:broken cannot be loaded: RuntimeError: its library is missing"):
             usable_backend("broken", "cpu")
-        with pytest.raises(BackendError, match="there are: ort, torch, tensorrt, tensorrt-rtx, broken, other"):
+        with pytest.raises(BackendError, match="there are: ort, ort-tensorrt, torch, tensorrt, tensorrt-rtx, broken, other"):
             usable_backend("none", "cpu")
 
     def test_the_table_of_backends_is_read_only(self) -> None:

@@ -219,8 +219,8 @@ def test_unknown_architecture_text_shows_the_position(complaint: Complain) -> No
 
 def test_unknown_names_list_what_there_is(complaint: Complain) -> None:
     assert "synthetic, camvid" in complaint("expand", "--data", "cityscape:/x")
-    assert "ort, torch" in complaint("expand", "--backend", "tensorflow")
-    assert "ort, torch" in complaint("measure", "N0", "--backend", "tensorflow")
+    assert "ort, ort-tensorrt, torch" in complaint("expand", "--backend", "tensorflow")
+    assert "ort, ort-tensorrt, torch" in complaint("measure", "N0", "--backend", "tensorflow")
     assert "cpu, cuda" in complaint("measure", "N0", "--device", "tpu")
     assert "scores, logits, labels" in complaint("expand", "--boundary", "pixels")
     assert "scores, logits, labels" in complaint("measure", "N0", "--boundary", "pixels")

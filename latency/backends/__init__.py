@@ -21,6 +21,12 @@ def _ort() -> Backend:
     return OrtBackend()
 
 
+def _ort_tensorrt() -> Backend:
+    from latency.backends.ort import TENSORRT, OrtBackend
+
+    return OrtBackend("ort-tensorrt", TENSORRT)
+
+
 def _torch() -> Backend:
     from latency.backends.pytorch import TorchBackend
 
@@ -36,6 +42,7 @@ def _trt(flavour: str) -> Backend:
 BACKENDS: MappingProxyType[str, Callable[[], Backend]] = MappingProxyType(
     {
         "ort": _ort,
+        "ort-tensorrt": _ort_tensorrt,
         "torch": _torch,
         "tensorrt": partial(_trt, "tensorrt"),
         "tensorrt-rtx": partial(_trt, "tensorrt-rtx"),

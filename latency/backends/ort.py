@@ -1,13 +1,13 @@
-"""ONNX Runtime: CPU by default, the CUDA provider where the installed wheel has it.
+"""ONNX Runtime: CPU by default, the CUDA or the TensorRT provider where the installed wheel has it.
 
 Threads are pinned, execution is sequential, all graph optimisations are on, and inputs and outputs stay bound to
-memory of the device, so that no copy is timed. The CUDA path is not yet executed on a GPU.
+memory of the device, so that no copy is timed. The GPU paths are not yet executed on a GPU.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from latency.measurement import Conditions
 from latency.protocols import MeasurementFailed
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+TENSORRT = {"cuda": "TensorrtExecutionProvider"}
 
 
 class OrtSession:
@@ -56,15 +57,24 @@ class OrtSession:
 
 
 class OrtBackend:
-    """See `Backend`."""
+    """See `Backend`.
 
-    name = "ort"
+    Args:
+        name: in the table of backends.
+        providers: of ONNX Runtime, by device.
+    """
+
+    def __init__(self, name: str = "ort", providers: Mapping[str, str] = _PROVIDERS) -> None:
+        self.name = name
+        self._providers = providers
 
     def unavailable(self, device: str) -> str | None:
         """See `Backend.unavailable`."""
-        if _PROVIDERS[device] in onnxruntime.get_available_providers():
+        if device not in self._providers:
+            return f"{self.name} does not run on {device}; it runs on {', '.join(self._providers)}"
+        if self._providers[device] in onnxruntime.get_available_providers():
             return None
-        return f"onnxruntime {onnxruntime.__version__} has no {_PROVIDERS[device]}; pip install onnxruntime-gpu brings it"
+        return f"onnxruntime {onnxruntime.__version__} has no {self._providers[device]}; pip install onnxruntime-gpu brings it"
 
     def versions(self) -> dict[str, str]:
         """See `Backend.versions`; torch and onnxscript build the graph."""
@@ -81,9 +91,10 @@ class OrtBackend:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
         graph = graph_for(module, conditions)
-        tf32 = {"use_tf32": int(conditions.precision == "tf32")} if conditions.device == "cuda" else {}
+        provider = self._providers[conditions.device]
+        settings = {"use_tf32": int(conditions.precision == "tf32")} if provider == _PROVIDERS["cuda"] else {}
         try:
-            session = onnxruntime.InferenceSession(graph, options, providers=[(_PROVIDERS[conditions.device], tf32)])
+            session = onnxruntime.InferenceSession(graph, options, providers=[(provider, settings)])
         except Exception as error:  # onnxruntime exports no common base class of its errors
             raise MeasurementFailed(f"ONNX Runtime cannot load the graph: {error}") from error
         try:

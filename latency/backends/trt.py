@@ -7,7 +7,6 @@ The input stays on the device: no copy is timed. Not yet executed on a GPU.
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +21,7 @@ from latency.engine import EngineOptions, Log, build_engine, default_runtime_cac
 from latency.engine_check import contradiction, precisions_found
 from latency.environment import package_version
 from latency.export import OPSET, full_precision, graph_for, seeded_input
+from latency.files import replace_file
 from latency.measurement import Conditions
 from latency.protocols import BackendError, MeasurementFailed
 
@@ -145,10 +145,7 @@ class TrtSession:
 def keep_runtime_cache(path: Path, data: bytes) -> None:
     """Write a runtime cache, whole or not at all; where nothing can be written the next session compiles again."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        replace_file(path, data)
     except OSError:
         return
 

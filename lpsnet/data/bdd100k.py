@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from lpsnet.data import cityscapes
-from lpsnet.data.files import images_in, paired, read_image, read_mask
+from lpsnet.data.files import PairedFiles, images_in, paired
 from lpsnet.data.frames import DataError
 
 SPLITS = ("train", "val", "test")
 
 
-class Bdd100k:
+class Bdd100k(PairedFiles):
     """One split of BDD100K below `root`.
 
     Raises:
@@ -34,25 +32,10 @@ class Bdd100k:
         new, old = root / "images" / "10k" / split, root / "images" / split
         if new.is_dir():
             masks = root / "labels" / "sem_seg" / "masks" / split
-            self._pairs = paired(images_in(new, "bdd100k"), lambda image: masks / f"{image.stem}.png", "bdd100k")
+            pairs = paired(images_in(new, "bdd100k"), lambda image: masks / f"{image.stem}.png", "bdd100k")
         elif old.is_dir():
             labels = root / "labels" / split
-            self._pairs = paired(images_in(old, "bdd100k"), lambda image: labels / f"{image.stem}_train_id.png", "bdd100k")
+            pairs = paired(images_in(old, "bdd100k"), lambda image: labels / f"{image.stem}_train_id.png", "bdd100k")
         else:
             raise DataError(f"bdd100k: looked for {new} and for {old}, neither is a folder")
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def name_of(self, index: int) -> str:
-        """Path of the frame's label, where most faults are."""
-        return str(self._pairs[index][1])
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """See `Source.files`."""
-        return self._pairs[index]
-
-    def decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Source.decode`."""
-        image, label = self._pairs[index]
-        return read_image(image), read_mask(label)
+        super().__init__(pairs)

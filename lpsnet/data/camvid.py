@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from lpsnet.data.files import images_in, paired, read_colours, read_image, read_mask
+from lpsnet.data.files import PairedFiles, images_in, paired, read_colours, read_mask
 from lpsnet.data.frames import IGNORE_INDEX, DataError
 
 CLASSES: MappingProxyType[str, tuple[tuple[int, int, int], ...]] = MappingProxyType(
@@ -42,7 +42,7 @@ RAW, LABELLED = "701_StillsRaw_full", "LabeledApproved_full"
 _FOLDED = {colour: index for index, colours in enumerate(CLASSES.values()) for colour in colours} | {(0, 0, 0): IGNORE_INDEX}
 
 
-class CamVid:
+class CamVid(PairedFiles):
     """One split of CamVid below `root`, in whichever layout is there.
 
     Raises:
@@ -51,7 +51,6 @@ class CamVid:
 
     class_names = CLASS_NAMES
     colours = COLOURS
-    categories: tuple[str, ...] = ()
 
     def __init__(self, root: Path, split: str) -> None:
         if split not in SPLITS:
@@ -62,7 +61,7 @@ class CamVid:
             images = [image for image in images_in(root / RAW, "camvid") if split_of(image.stem) == split]
             if not images:
                 raise DataError(f"camvid: {root / RAW} holds no image of the split {split}")
-            self._pairs = paired(images, lambda image: labels / f"{image.stem}_L.png", "camvid")
+            super().__init__(paired(images, lambda image: labels / f"{image.stem}_L.png", "camvid"))
             return
         folder, label_folder = root / split, root / f"{split}annot"
         for wanted in (folder, label_folder):
@@ -71,27 +70,15 @@ class CamVid:
                     f"camvid: {wanted} is no folder; looked for {split}/ (images) beside {split}annot/ (labels) in {root}, "
                     f"or the original's {RAW}/ beside {LABELLED}/"
                 )
-        self._pairs = paired(images_in(folder, "camvid"), lambda image: label_folder / f"{image.stem}.png", "camvid")
+        super().__init__(paired(images_in(folder, "camvid"), lambda image: label_folder / f"{image.stem}.png", "camvid"))
 
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def name_of(self, index: int) -> str:
-        """Path of the frame's label, where most faults are."""
-        return str(self._pairs[index][1])
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """See `Source.files`."""
-        return self._pairs[index]
-
-    def decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Source.decode`; void becomes the ignore label."""
-        image_path, label_path = self._pairs[index]
+    def read_label(self, path: Path) -> np.ndarray:
+        """See `PairedFiles.read_label`; void becomes the ignore label."""
         if self._coloured:
-            return read_image(image_path), read_colours(label_path, _FOLDED)
-        image, label = read_image(image_path), read_mask(label_path)
+            return read_colours(path, _FOLDED)
+        label = read_mask(path)
         label[label == VOID] = IGNORE_INDEX
-        return image, label
+        return label
 
 
 def split_of(stem: str) -> str:

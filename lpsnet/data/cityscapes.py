@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from lpsnet.data.files import Pair, images_in, paired, read_image, read_mask
+from lpsnet.data.files import Pair, PairedFiles, images_in, paired, read_mask
 from lpsnet.data.frames import IGNORE_INDEX, DataError
 
 CLASSES: MappingProxyType[str, tuple[int, int, int, int, str]] = MappingProxyType(
@@ -55,7 +55,7 @@ TRAIN_IDS[list(LABEL_IDS)] = range(len(LABEL_IDS))
 TRAIN_IDS.setflags(write=False)
 
 
-class Cityscapes:
+class Cityscapes(PairedFiles):
     """One split of Cityscapes below `root`.
 
     Args:
@@ -74,28 +74,17 @@ class Cityscapes:
     def __init__(self, root: Path, split: str, *, coarse: bool = False) -> None:
         if split not in SPLITS:
             raise DataError(f"cityscapes has no split {split!r}; there are: {', '.join(SPLITS)}")
-        self._pairs = _pairs(root, split, "gtFine")
+        pairs = _pairs(root, split, "gtFine")
         if coarse and split == "train":
             extra = ["train_extra"] if (root / "gtCoarse" / "train_extra").is_dir() else []
             for part in extra or ["train"]:  # the coarse labels of `train` repeat its fine ones
-                self._pairs += _pairs(root, part, "gtCoarse")
+                pairs += _pairs(root, part, "gtCoarse")
+        super().__init__(pairs)
 
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def name_of(self, index: int) -> str:
-        """Path of the frame's label, where most faults are."""
-        return str(self._pairs[index][1])
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """See `Source.files`."""
-        return self._pairs[index]
-
-    def decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Source.decode`."""
-        image, label = self._pairs[index]
-        found = read_mask(label)
-        return read_image(image), TRAIN_IDS[found] if label.name.endswith(_ID_END) else found
+    def read_label(self, path: Path) -> np.ndarray:
+        """See `PairedFiles.read_label`."""
+        found = read_mask(path)
+        return TRAIN_IDS[found] if path.name.endswith(_ID_END) else found
 
 
 def _pairs(root: Path, split: str, labels: str) -> list[Pair]:

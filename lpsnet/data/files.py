@@ -44,6 +44,37 @@ def paired(images: Iterable[Path], label_of: Callable[[Path], Path], name: str) 
     return pairs
 
 
+class PairedFiles:
+    """One split made of image files with a label file each; a data set adds how it finds them and reads a label."""
+
+    class_names: tuple[str, ...] = ()
+    colours: tuple[tuple[int, int, int], ...] = ()
+    categories: tuple[str, ...] = ()
+
+    def __init__(self, pairs: list[Pair]) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def name_of(self, index: int) -> str:
+        """Path of the frame's label, where most faults are."""
+        return str(self._pairs[index][1])
+
+    def files(self, index: int) -> Pair:
+        """See `Source.files`."""
+        return self._pairs[index]
+
+    def decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Source.decode`."""
+        image, label = self._pairs[index]
+        return read_image(image), self.read_label(label)
+
+    def read_label(self, path: Path) -> np.ndarray:
+        """Class indices (H, W), uint8, of a label file. Raises `DataError`."""
+        return read_mask(path)
+
+
 def read_image(path: Path) -> np.ndarray:
     """An image as RGB, (H, W, 3), uint8. Raises `DataError`."""
     return np.asarray(_open(path).convert("RGB"))

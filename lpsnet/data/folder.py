@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lpsnet.data.files import images_in, paired, read_image, read_mask
+from lpsnet.data.files import PairedFiles, images_in, paired, read_image, read_mask
 from lpsnet.data.frames import IGNORE_INDEX, DataError
 
 DESCRIPTION = "dataset.yaml"
@@ -43,7 +43,7 @@ class Description:
     masks: str
 
 
-class Folder:
+class Folder(PairedFiles):
     """One split of the data set below `root`.
 
     Raises:
@@ -56,25 +56,13 @@ class Folder:
         self._ignore = [value for value in told.ignore if value != IGNORE_INDEX]
         masks = root / told.masks.format(split=split)
         images = images_in(root / told.images.format(split=split), "folder")
-        self._pairs = paired(images, lambda image: masks / f"{image.stem}.png", "folder")
+        super().__init__(paired(images, lambda image: masks / f"{image.stem}.png", "folder"))
 
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def name_of(self, index: int) -> str:
-        """Path of the frame's mask, where most faults are."""
-        return str(self._pairs[index][1])
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """See `Source.files`."""
-        return self._pairs[index]
-
-    def decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `Source.decode`."""
-        image, mask = self._pairs[index]
-        label = read_mask(mask)
+    def read_label(self, path: Path) -> np.ndarray:
+        """See `PairedFiles.read_label`."""
+        label = read_mask(path)
         label[np.isin(label, self._ignore)] = IGNORE_INDEX
-        return read_image(image), label
+        return label
 
 
 def native_size(root: Path) -> tuple[int, int]:

@@ -46,25 +46,15 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a network for deployment, checked against torch, with a JSON beside each file that says what it is."""
-    from latency.engine import check_options
     from lpsnet.errors import UserError
     from search.export import ExportPlan
 
-    capabilities = tuple(part.strip() for part in compute_capability.split(",") if part.strip())
-    if engine:
-        if dynamic_batch:
-            raise UserError("an engine is built for one image; leave out --dynamic-batch or --engine")
-        options = _engine_options(
-            precision=precision,
-            compute_capabilities=capabilities,
-            timing_cache=timing_cache,
-            optimization_level=optimization_level,
-            max_aux_streams=aux_streams,
-            workspace_bytes=workspace_mib and workspace_mib * 2**20,
-        )
-        check_options(flavour, options)
-    elif capabilities or timing_cache or precision == "tf32":
-        raise UserError("--compute-capability, --timing-cache and --precision tf32 are for engines; add --engine")
+    asked: dict[str, Any] = {"compute_capabilities": compute_capability, "timing_cache": timing_cache, "max_aux_streams": aux_streams}
+    options = _engine_options(
+        engine, flavour, precision=precision, optimization_level=optimization_level, workspace_mib=workspace_mib, **asked
+    )
+    if engine and dynamic_batch:
+        raise UserError("an engine is built for one image; leave out --dynamic-batch or --engine")
     model, own_size = _network(network, classes, architecture)
     shape = parse_size(size) if size else own_size
     stored = "fp32" if precision == "tf32" else precision
@@ -72,7 +62,7 @@ def export(
     path = out or Path(f"{model.architecture}_{shape[0]}x{shape[1]}_{boundary}_{precision}.onnx")
     if path.suffix != ".onnx":
         raise UserError(f"--out names the ONNX file and must end in .onnx, got {path}")
-    written = _written(model, plan, path, network, (flavour, options) if engine else None)
+    written = _written(model, plan, path, network, (flavour, options) if options else None)
     if as_json:
         print(json.dumps(written))
         return
@@ -101,15 +91,29 @@ def _written(
     return written
 
 
-def _engine_options(**values: Any) -> EngineOptions:
-    """Options of an engine from what the command line says. Raises `UserError`."""
-    from latency.engine import EngineOptions
+def _engine_options(
+    wanted: bool, flavour: str, *, compute_capabilities: str, workspace_mib: int | None, **values: Any
+) -> EngineOptions | None:
+    """Options of an engine from what the command line says, None where no engine is wanted.
+
+    Raises:
+        UserError: options that do not go together.
+        BackendError: an engine that cannot be built here.
+    """
+    from latency.engine import EngineOptions, check_options
     from lpsnet.errors import UserError
 
+    capabilities = tuple(part.strip() for part in compute_capabilities.split(",") if part.strip())
+    if not wanted:
+        if capabilities or values["timing_cache"] or values["precision"] == "tf32":
+            raise UserError("--compute-capability, --timing-cache and --precision tf32 are for engines; add --engine")
+        return None
     try:
-        return EngineOptions(**values)
+        options = EngineOptions(compute_capabilities=capabilities, workspace_bytes=workspace_mib and workspace_mib * 2**20, **values)
     except ValueError as error:
         raise UserError(str(error)) from error
+    check_options(flavour, options)
+    return options
 
 
 def _network(text: str, classes: int, architecture: str) -> tuple[LPSNet, tuple[int, int]]:

@@ -77,21 +77,19 @@ def expand(
     from search.space import Bounds
 
     same: dict[str, Any] = {"start": start, "backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
+    same |= {"steps": steps, "noise": noise, "predictor": str(predictor.resolve()) if predictor else ""}
     config = SearchConfig(
         **_data(data, size),
         **_machine(threads, training_device, latency_seconds),
-        steps=steps,
         proxy=_recipe(proxy_iterations, crop, scales, batch_size=batch, learning_rate=learning_rate, jitter=jitter),
         bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
-        predictor=str(predictor.resolve()) if predictor else "",
-        noise=noise,
         **same,
     )
     if dry_run:
         _dry_run(config, store, as_json)
         return
-    limits = Limits(latency_s=latency_limit, max_hours=max_hours)
-    _drive(out or Path("runs") / config.data.partition(":")[0], config, store, limits, as_json, remeasure=False)
+    folder = out or Path("runs") / config.data.partition(":")[0]
+    _drive(folder, config, store, Limits(latency_s=latency_limit, max_hours=max_hours), as_json, remeasure=False)
 
 
 def _machine(threads: int, training_device: str, latency_seconds: float) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.console import Live, complain, print_table
+from search.cli.console import Live, complain, parse_size, print_table
 from search.cli.measure_verbs import AsJson
 
 if TYPE_CHECKING:
     from lpsnet.evaluation import Evaluation
+    from search.training_run import Means, TrainPlan
 
 Data = Annotated[str, typer.Option(help="Data set, NAME or NAME:PATH: camvid:PATH, cityscapes:PATH, bdd100k:PATH, folder:PATH, synthetic.")]
 TrainingDevice = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -48,9 +49,8 @@ def train(
 ) -> None:
     """Train a network by a recipe; killed or paused, the same command goes on where it stopped."""
     from lpsnet.recipe import changed, named_recipe
-    from lpsnet.training import Paused, TrainingFailed
     from search.cli.search_verbs import resolve_device
-    from search.training_run import Means, TrainPlan, run_training
+    from search.training_run import Means, TrainPlan
 
     plan = TrainPlan(
         architecture=architecture,
@@ -70,17 +70,24 @@ def train(
         validations=validations,
         deterministic=deterministic,
     )
+    found = _trained(plan, means, out)
+    _print_evaluation(found, f"{plan.architecture} on the validation split of {data}", as_json)
+
+
+def _trained(plan: TrainPlan, means: Means, out: Path) -> Evaluation:
+    """Train, and exit with one line where that was paused or failed."""
+    from lpsnet.training import Paused, TrainingFailed
+    from search.training_run import run_training
+
     stop = _Stop()
     with Live() as live, stop:
         try:
-            found = run_training(plan, means, out, live, stopped=stop.asked)
+            return run_training(plan, means, out, live, stopped=stop.asked)
         except Paused as paused:
-            raise typer.Exit(
-                complain(f"paused after {paused} of {plan.recipe.iterations} iterations; the same command goes on", 130)
-            ) from None
+            told = f"paused after {paused} of {plan.recipe.iterations} iterations; the same command goes on"
+            raise typer.Exit(complain(told, 130)) from None
         except TrainingFailed as failure:
             raise typer.Exit(complain(str(failure), 1)) from None
-    _print_evaluation(found, f"{plan.architecture} on the validation split of {data}", as_json)
 
 
 def evaluate(
@@ -108,7 +115,7 @@ def evaluate(
         architecture=architecture,
         data=data,
         split=split,
-        size=size,
+        size=parse_size(size) if size else None,
         flip=flip,
         scales=parse_scales(scales),
         batch=batch,
