@@ -6,6 +6,7 @@ a batch; gradients are averaged over them, and batch normalisation is synchronis
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -13,7 +14,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lpsnet.errors import UserError
+
 PRECISIONS = ("fp32", "bf16", "fp16")
+
+COMPILERS = ("off", "default", "cuda-graphs")
+"""How a network is compiled for training: not, by `torch.compile`, or by it with CUDA graphs around its kernels."""
 
 
 class Lane(Protocol):
@@ -53,12 +59,13 @@ class Alone:
 
     is_main = True
 
-    def __init__(self, device: str | torch.device = "cpu") -> None:
+    def __init__(self, device: str | torch.device = "cpu", *, compiler: str = "off") -> None:
         self.device = torch.device(device)
+        self._compiler = compiler
 
     def prepare(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """See `Lane.prepare`."""
-        return network, optimizer
+        return _compiled(network, self._compiler), optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
         """See `Lane.autocast`."""
@@ -86,10 +93,13 @@ class Accelerated:
     Args:
         precision: one of `PRECISIONS`.
         cpu: stay on the CPU where a GPU is.
+        compiler: one of `COMPILERS`.
     """
 
-    def __init__(self, precision: str = "fp32", *, cpu: bool = False) -> None:
+    def __init__(self, precision: str = "fp32", *, cpu: bool = False, compiler: str = "off") -> None:
         from accelerate import Accelerator
+
+        self._compiler = compiler
 
         self._accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=cpu)
         self.device = self._accelerator.device
@@ -99,8 +109,8 @@ class Accelerated:
         """See `Lane.prepare`; the network's batch normalisations are exchanged in place for synchronised ones between GPUs."""
         if self._accelerator.num_processes > 1 and self.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        prepared: tuple[nn.Module, Any] = self._accelerator.prepare(network, optimizer)
-        return prepared
+        prepared, stepper = self._accelerator.prepare(network, optimizer)
+        return _compiled(prepared, self._compiler), stepper
 
     def autocast(self) -> AbstractContextManager[Any]:
         """See `Lane.autocast`."""
@@ -123,3 +133,28 @@ class Accelerated:
         """See `Lane.end`."""
         self._accelerator.wait_for_everyone()
         self._accelerator.end_training()
+
+
+def lane_for(device: str | torch.device, precision: str = "fp32", compiler: str = "off") -> Lane:
+    """Where a training on a device runs, in a precision; with more than one process where they were launched.
+
+    Raises:
+        UserError: an unknown precision or compiler, or CUDA graphs without a GPU.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"unknown precision {precision!r} of a training; there are: {', '.join(PRECISIONS)}")
+    if compiler not in COMPILERS:
+        raise UserError(f"unknown compiler {compiler!r} of a training; there are: {', '.join(COMPILERS)}")
+    kind = torch.device(device).type
+    if compiler == "cuda-graphs" and kind != "cuda":
+        raise UserError(f"CUDA graphs need a GPU, the training runs on {kind}; compile by default or not at all")
+    if precision == "fp32" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Alone(device, compiler=compiler)
+    return Accelerated(precision, cpu=kind == "cpu", compiler=compiler)
+
+
+def _compiled(network: nn.Module, compiler: str) -> nn.Module:
+    if compiler == "off":
+        return network
+    compiled: nn.Module = torch.compile(network, mode="reduce-overhead" if compiler == "cuda-graphs" else None)  # type: ignore[assignment]
+    return compiled

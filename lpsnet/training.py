@@ -28,7 +28,7 @@ from lpsnet.evaluation import OnProgress, evaluate
 from lpsnet.losses import SegmentationLoss, class_weights, distillation_loss
 from lpsnet.metrics import Scores
 from lpsnet.network import LPSNet
-from lpsnet.parallel import Alone, Lane
+from lpsnet.parallel import Alone, Lane, lane_for
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
 
@@ -72,12 +72,14 @@ def train(
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    teacher: nn.Module | None = None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Trained:
     """Train a network from random weights and score it.
 
-    Seed, recipe, data and number of threads decide the result to the last bit on a CPU; the caller's random state is
-    left as it was.
+    Seed, recipe, data, precision and number of threads decide the result to the last bit on a CPU; the caller's random
+    state is left as it was.
 
     Raises:
         TrainingFailed: the loss became NaN or infinite.
@@ -87,7 +89,8 @@ def train(
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         network = LPSNet(architecture, training.num_classes, branches=recipe.branches).to(device)
-        curve = fit(network, training, recipe, seed=seed, on_progress=on_progress)
+        lane = lane_for(device, precision)
+        curve = fit(network, training, recipe, seed=seed, lane=lane, teacher=teacher, on_progress=on_progress)
     found = evaluate(network, validation, input_size=recipe.input_size(validation.size), on_progress=on_progress)
     return Trained(network=network, scores=found.scores, curve=curve)
 
@@ -153,7 +156,8 @@ class _Loop:
     """A training between two updates: everything that decides what comes next."""
 
     def __init__(self, network: LPSNet, training: Frames, recipe: TrainRecipe, seed: int, lane: Lane, teacher: nn.Module | None) -> None:
-        self.network, self.training, self.recipe, self.lane, self.teacher = network, training, recipe, lane, teacher
+        self.network, self.training, self.recipe, self.lane = network, training, recipe, lane
+        self.teacher = teacher.eval() if teacher is not None else None
         self.iteration = 0
         self.curve: list[tuple[int, float]] = []
         self.window: list[float] = []

@@ -22,6 +22,7 @@ from lpsnet.recipe import TrainRecipe, proxy_recipe
 from lpsnet.training import train
 from search.proxy import keep_freed_memory
 
+TEACHER = Architecture.parse("B1-3-3-3-3_C8-24-48-96-96_R4-2")
 NETWORK = Architecture.parse("B1-1-1-1-1_C8-16-32-64-64_R4")
 PLAIN = "plain"
 CHANGES: dict[str, dict[str, object]] = {
@@ -33,6 +34,8 @@ CHANGES: dict[str, dict[str, object]] = {
     "label smoothing 0.1": {"label_smoothing": 0.1},
     "cosine": {"schedule": "cosine"},
     "AdamW 0.002": {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2},
+    "AdamW 0.002 and class weights": {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2, "class_weighting": "log"},
+    "distillation 1": {"distillation": 1.0},
     "stronger augmentation": {"scale_min": 0.5, "scale_max": 2.0, "jitter": 0.4},
 }
 FIELDS = ("change", "seed", "iterations", "batch_size", "miou_percent", "seconds")
@@ -61,8 +64,10 @@ def run(data: str, iterations: int, batch_size: int, seeds: int) -> None:
         for change in CHANGES:
             if (change, str(seed), str(iterations), str(batch_size)) in done:
                 continue
-            start = time.perf_counter()
-            found = train(NETWORK, training, validation, recipe_of(change, iterations, batch_size), seed=seed).scores.miou_percent
+            start, recipe, teacher = time.perf_counter(), recipe_of(change, iterations, batch_size), None
+            if recipe.distillation:
+                teacher = train(TEACHER, training, validation, recipe_of(PLAIN, iterations, batch_size), seed=seed).network
+            found = train(NETWORK, training, validation, recipe, seed=seed, teacher=teacher).scores.miou_percent
             row = (change, seed, iterations, batch_size, f"{found:.4f}", f"{time.perf_counter() - start:.1f}")
             fresh = not (OUT / "trainings.csv").exists()
             with (OUT / "trainings.csv").open("a", newline="") as file:

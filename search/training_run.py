@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from lpsnet.data.joined import joined
 from lpsnet.errors import UserError
 from lpsnet.evaluation import Evaluation, evaluate
 from lpsnet.network import LPSNet
-from lpsnet.parallel import PRECISIONS, Accelerated, Alone, Lane
+from lpsnet.parallel import Lane, lane_for
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
 from lpsnet.training import Point, fit
@@ -81,7 +80,8 @@ class Means:
 
     Args:
         device: "cpu" or "cuda".
-        precision: "fp32", "bf16" or "fp16".
+        precision: one of `lpsnet.parallel.PRECISIONS`.
+        compiler: one of `lpsnet.parallel.COMPILERS`.
         threads: of the CPU; 0 for as many as torch takes.
         save_s: seconds from one saving of the state to the next.
         max_hours: pause after this many hours.
@@ -91,6 +91,7 @@ class Means:
 
     device: str = "cpu"
     precision: str = "fp32"
+    compiler: str = "off"
     threads: int = 0
     save_s: float = 300.0
     max_hours: float | None = None
@@ -104,11 +105,7 @@ class Means:
             torch.set_num_threads(self.threads)
         if self.deterministic:
             torch.use_deterministic_algorithms(True)
-        if self.precision not in PRECISIONS:
-            raise UserError(f"unknown precision {self.precision!r} of a training; there are: {', '.join(PRECISIONS)}")
-        if self.precision == "fp32" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return Alone(self.device)
-        return Accelerated(self.precision, cpu=self.device == "cpu")
+        return lane_for(self.device, self.precision, self.compiler)
 
 
 def run_training(

@@ -19,7 +19,7 @@ from lpsnet.recipe import TrainRecipe
 
 
 def normalise(images: Tensor) -> Tensor:
-    """RGB images (N, 3, H, W), uint8, to the network's input, float32."""
+    """RGB images (N, 3, H, W), from 0 to 255, to the network's input, float32."""
     mean, std = _statistics(images.device)
     return images.float().sub_(255 * mean).div_(255 * std)
 
@@ -67,11 +67,9 @@ class Augment:
         """Images (N, 3, h, w), float and normalised, and labels (N, h', w'), int64. Draws from torch's global generator."""
         window = _Window.of(self.recipe, (batch.images.shape[-2], batch.images.shape[-1]))
         matrix = self._matrix(len(batch.images), window).to(batch.images.device)
-        # Normalised before the warp, so that padding with 0 shows the mean colour.
-        images = warp_affine(normalise(batch.images), _enlarge(matrix, window), window.crop, mode="bilinear", padding_mode="zeros")
-        if self._jitter is not None:
-            mean, std = _statistics(images.device)
-            images = (self._jitter((images * std + mean).clamp_(0, 1)) - mean) / std
+        # Before the warp, which may enlarge: fewer pixels, and padding with 0 shows the mean colour.
+        frames = batch.images if self._jitter is None else self._jitter(batch.images.float().div_(255)).mul_(255)
+        images = warp_affine(normalise(frames), _enlarge(matrix, window), window.crop, mode="bilinear", padding_mode="zeros")
         return images, warp_labels(batch.labels, matrix, window.label_crop)
 
     def _matrix(self, count: int, window: _Window) -> Tensor:

@@ -39,7 +39,8 @@ def train(
     init: Annotated[str, typer.Option(help="Checkpoint to start from: weights that fit are taken over.")] = "",
     teacher: Annotated[str, typer.Option(help="Checkpoint of a larger network to learn from, too; weigh it by --set distillation=1.")] = "",
     device: TrainingDevice = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, or on a GPU bf16 or fp16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 (a GPU, or a CPU with AMX) or fp16 (a GPU).")] = "fp32",
+    compiler: Annotated[str, typer.Option("--compile", help="off, default (torch.compile), or on a GPU cuda-graphs.")] = "off",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
     save_minutes: Annotated[float, typer.Option(help="Keep the state this often.", min=0.0)] = 5.0,
     max_hours: Annotated[float | None, typer.Option(help="Pause after this many hours.", min=0.0)] = None,
@@ -64,6 +65,7 @@ def train(
     means = Means(
         device=resolve_device(device),
         precision=precision,
+        compiler=compiler,
         threads=threads,
         save_s=60 * save_minutes,
         max_hours=max_hours,
