@@ -13,6 +13,7 @@ from lpsnet.data import DataSpec, native_size, open_split
 from lpsnet.data.frames import Batch, Frames
 from lpsnet.data.prefetch import ahead
 from lpsnet.network import LPSNet
+from lpsnet.parallel import Lane
 from lpsnet.recipe import TrainRecipe
 from lpsnet.training import fit
 from search.observer import Observer
@@ -49,8 +50,8 @@ class _Same(Frames):
         return self._same
 
 
-def bench_data(data: str, architecture: str, recipe: TrainRecipe, iterations: int, device: str, observer: Observer) -> DataBench:
-    """Measure a data set against a network under a recipe.
+def bench_data(data: str, architecture: str, recipe: TrainRecipe, iterations: int, lane: Lane, observer: Observer) -> DataBench:
+    """Measure a data set against a network under a recipe, on a lane: a device, a precision, compiled or not.
 
     Raises:
         DataError: the data set is not as expected.
@@ -71,13 +72,13 @@ def bench_data(data: str, architecture: str, recipe: TrainRecipe, iterations: in
         marks: list[float] = []
         waits: list[float] = []
         torch.manual_seed(0)
-        network = LPSNet(parsed, split.num_classes, branches=recipe.branches).to(device)
+        network = LPSNet(parsed, split.num_classes, branches=recipe.branches).to(lane.device)
 
         def mark(what: str, done: int, total: int) -> None:
             observer.work(what, done, total)
             marks.append(time.perf_counter())
 
-        fit(network, split, short, seed=0, on_progress=mark, on_point=lambda point, _: waits.append(point.waiting_percent))
+        fit(network, split, short, seed=0, lane=lane, on_progress=mark, on_point=lambda point, _: waits.append(point.waiting_percent))
         return batch * iterations / (marks[-1] - marks[WARM_UP - 1]), sum(waits[WARM_UP:]) / max(1, len(waits[WARM_UP:]))
 
     alone, (both, idle) = speed(_Same(frames, batch))[0], speed(frames)

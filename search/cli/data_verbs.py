@@ -118,18 +118,22 @@ def bench_data(
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the recipe, NAME=VALUE.")] = None,
     iterations: Annotated[int, typer.Option(help="Batches to time.", min=2)] = 20,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    compiler: Annotated[str, typer.Option("--compile", help="off, default or cuda-graphs.")] = "off",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Images a second of the loader alone, the network alone, and both: does a training wait for its data?"""
     import dataclasses
     import json
 
+    from lpsnet.parallel import lane_for
     from lpsnet.recipe import changed, named_recipe
     from search.cli.search_verbs import resolve_device
     from search.data_bench import bench_data as bench
 
+    lane = lane_for(resolve_device(device), precision, compiler)
     with Live() as live:
-        found = bench(data, architecture, changed(named_recipe(recipe), changes or []), iterations, resolve_device(device), live)
+        found = bench(data, architecture, changed(named_recipe(recipe), changes or []), iterations, lane, live)
     if as_json:
         print(json.dumps(dataclasses.asdict(found)))
         return
