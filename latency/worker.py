@@ -29,10 +29,10 @@ class Worker:
     """A process that is started at the first call, kept between calls, and started anew after it was lost.
 
     Args:
-        limit_s: seconds a call may take; the start of the process is no part of them.
+        limit_s: seconds a call may take, None for any; the start of the process is no part of them.
     """
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float | None) -> None:
         self.limit_s = limit_s
         self._process: Any = None
         self._connection: Connection | None = None
@@ -51,14 +51,14 @@ class Worker:
             answered = connection.poll(self.limit_s)
             value, error = pickle.loads(connection.recv_bytes()) if answered else (None, None)
         except (EOFError, OSError):
-            raise WorkerLost(f"the measuring process {self._ending()}") from None
+            raise WorkerLost(f"the process {self._ending()}") from None
         except BaseException:  # an interrupt: what would come now belongs to no call
             self.close()
             raise
         if not answered:
             self._lost = True
             self.close()
-            raise WorkerLost(f"no answer within {self.limit_s:g} s; the measuring process was ended")
+            raise WorkerLost(f"no answer within {self.limit_s:g} s; the process was ended")
         if error is not None:
             raise error
         return value
@@ -84,11 +84,11 @@ class Worker:
             if not connection.poll(_STARTING_S):
                 self._lost = True
                 self.close()
-                raise WorkerLost(f"the measuring process did not start within {_STARTING_S:g} s")
+                raise WorkerLost(f"the process did not start within {_STARTING_S:g} s")
             try:
                 connection.recv_bytes()
             except EOFError:
-                raise WorkerLost(f"the measuring process {self._ending()}") from None
+                raise WorkerLost(f"the process {self._ending()}") from None
         return self._connection
 
     def _ending(self) -> str:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lpsnet.errors import UserError
-
-PRECISIONS = ("fp32", "bf16", "fp16")
+from lpsnet.recipe import PRECISIONS
 
 COMPILERS = ("off", "default", "cuda-graphs")
 """How a network is compiled for training: not, by `torch.compile`, or by it with CUDA graphs around its kernels."""

@@ -154,6 +154,9 @@ class TrainRecipe:
         return {name: value for name, value in dataclasses.asdict(self).items() if name in first or value != added[name]}
 
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""What a training may compute in; weights are single precision in all of them."""
+
 CHOICES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     {
         "optimizer": ("sgd", "adamw"),

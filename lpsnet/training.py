@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lpsnet.architecture import Architecture
-from lpsnet.data.augment import Augment
+from lpsnet.data.augment import Augment, normalise
 from lpsnet.data.frames import Batch, Frames
 from lpsnet.data.prefetch import ahead
 from lpsnet.errors import TrainingFailed
 from lpsnet.evaluation import OnProgress, evaluate
+from lpsnet.inherit import inherit
+from lpsnet.interactions import resize
 from lpsnet.losses import SegmentationLoss, class_weights, distillation_loss
 from lpsnet.metrics import Scores
 from lpsnet.network import LPSNet
@@ -74,9 +76,12 @@ def train(
     device: str | torch.device = "cpu",
     precision: str = "fp32",
     teacher: nn.Module | None = None,
+    parent: LPSNet | None = None,
+    keeper: Keeper | None = None,
+    until: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Trained:
-    """Train a network from random weights and score it.
+    """Train a network from random weights, or from a parent's, and score it.
 
     Seed, recipe, data, precision and number of threads decide the result to the last bit on a CPU; the caller's random
     state is left as it was.
@@ -88,9 +93,12 @@ def train(
     devices = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        network = LPSNet(architecture, training.num_classes, branches=recipe.branches).to(device)
+        if parent is None:
+            network = LPSNet(architecture, training.num_classes, branches=recipe.branches).to(device)
+        else:
+            network = inherit(parent.to(device), architecture, _first_images(training, recipe).to(device))
         lane = lane_for(device, precision)
-        curve = fit(network, training, recipe, seed=seed, lane=lane, teacher=teacher, on_progress=on_progress)
+        curve = fit(network, training, recipe, seed=seed, lane=lane, keeper=keeper, teacher=teacher, until=until, on_progress=on_progress)
     found = evaluate(network, validation, input_size=recipe.input_size(validation.size), on_progress=on_progress)
     return Trained(network=network, scores=found.scores, curve=curve)
 
@@ -105,6 +113,7 @@ def fit(
     keeper: Keeper | None = None,
     teacher: nn.Module | None = None,
     restarts: int = 0,
+    until: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
     on_point: Callable[[Point, LPSNet], None] = lambda point, network: None,
     on_note: Callable[[str], None] = lambda text: None,
@@ -121,6 +130,7 @@ def fit(
         keeper: of the state, so that a killed training goes on where it stopped.
         teacher: gives the scores that `recipe.distillation` weighs.
         restarts: how often a training whose loss is lost goes back to its last good state, at half the rate.
+        until: stop after this many iterations, with the state kept to go on from; 0 for all of the recipe's.
         on_progress: told of updates done.
         on_point: told of each point of the curve, with the network as it would be kept now; may evaluate it.
         on_note: told of a resumption or a restart, one line.
@@ -135,7 +145,8 @@ def fit(
         loop.restore(state)
         on_note(f"going on after {loop.iteration} of {recipe.iterations} iterations")
     guard = _Guard(loop, restarts)
-    while loop.iteration < recipe.iterations:
+    end = until or recipe.iterations
+    while loop.iteration < end:
         value = loop.update()
         if not math.isfinite(value):
             on_note(guard.go_back(value))
@@ -143,7 +154,7 @@ def fit(
         if loop.pass_point(on_point):
             guard.keep()
         on_progress("iterations", loop.iteration, recipe.iterations)
-        loop.keep(keeper, pausing=loop.iteration < recipe.iterations and pause())
+        loop.keep(keeper, ending=loop.iteration == end, pausing=loop.iteration < end and pause())
     loop.finish()
     return tuple(loop.curve)
 
@@ -232,9 +243,9 @@ class _Loop:
             self.start_clock()
         return point is not None
 
-    def keep(self, keeper: Keeper | None, *, pausing: bool) -> None:
+    def keep(self, keeper: Keeper | None, *, ending: bool, pausing: bool) -> None:
         """Save the state where it is due. Raises `Paused` where the training is to stop here."""
-        if keeper is not None and self.lane.is_main and (pausing or self.iteration == self.recipe.iterations or keeper.due()):
+        if keeper is not None and self.lane.is_main and (pausing or ending or keeper.due()):
             keeper.save(self.state())
         if pausing:
             self.close()
@@ -324,6 +335,12 @@ class _Scoring(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network.scores(images)
+
+
+def _first_images(training: Frames, recipe: TrainRecipe) -> Tensor:
+    """A batch of the split at the network's input size, for the statistics of blocks that begin as the identity."""
+    images = normalise(training.batch(range(min(recipe.batch_size, len(training)))).images)
+    return resize(images, recipe.input_size(training.size))
 
 
 def _optimizer(network: nn.Module, recipe: TrainRecipe) -> torch.optim.Optimizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,46 @@ from latency.measurement import BOUNDARIES, DEVICES, TimingPlan
 from lpsnet.architecture import EIGHTHS, Architecture
 from lpsnet.data import DataSpec
 from lpsnet.errors import UserError
-from lpsnet.recipe import TrainRecipe, proxy_recipe
+from lpsnet.recipe import PRECISIONS, TrainRecipe, proxy_recipe
 from search.space import Bounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RacePlan:
+    """How the trainings of a step are spent (`search/race.py`).
+
+    Args:
+        rungs: iterations at which all candidates that remain are scored on their way; those that are surely worse stop there.
+        seeds: most seeds a close call is trained with.
+        sure: likelihood at which a candidate is dropped or a choice made without another seed, from 0.5 to 1.
+        seed_noise_percent: standard deviation of a gain from seed to seed in points of mIoU, until the step's own seeds tell.
+        inherit: candidates start from their parent's weights, not from random ones.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    rungs: tuple[int, ...] = ()
+    seeds: int = 1
+    sure: float = 0.9
+    seed_noise_percent: float = 2.0
+    inherit: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rungs", tuple(self.rungs))
+        if list(self.rungs) != sorted({rung for rung in self.rungs if rung > 0}):
+            raise UserError(f"rungs are iterations above 0 that rise, got {', '.join(map(str, self.rungs))}")
+        if self.seeds < 1:
+            raise UserError(f"seeds must be at least 1, got {self.seeds}")
+        if not 0.5 <= self.sure < 1:
+            raise UserError(f"sure is a likelihood from 0.5 to below 1, got {self.sure}")
+        if not 0 < self.seed_noise_percent < math.inf:
+            raise UserError(f"seed_noise_percent must be above 0 and finite, got {self.seed_noise_percent}")
+
+    @property
+    def needs_control(self) -> bool:
+        """Whether the parent's own score is not what the candidates compare with."""
+        return self.inherit or bool(self.rungs) or self.seeds > 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +70,10 @@ class SearchConfig:
         training_device: "cpu" or "cuda", for the proxy.
         plan: warm-up and sampling of a latency.
         proxy: how a candidate is trained.
+        race: how the trainings of a step are spent.
+        precision: of the training, "fp32", "bf16" or "fp16".
+        parallel: trainings at a time, each in a process of its own with its share of the threads; 1 trains in this process.
+        validation_frames: score on so many frames, evenly spread over the split; 0 for all.
         bounds: what no network may exceed.
         seed: of weights, order of frames and augmentation.
         storage: database URL of the studies; empty for a journal file in the run's folder.
@@ -53,6 +96,10 @@ class SearchConfig:
     training_device: str = "cpu"
     plan: TimingPlan = field(default_factory=TimingPlan)
     proxy: TrainRecipe = field(default_factory=lambda: proxy_recipe(400))
+    race: RacePlan = field(default_factory=RacePlan)
+    precision: str = "fp32"
+    parallel: int = 1
+    validation_frames: int = 0
     bounds: Bounds = field(default_factory=Bounds)
     seed: int = 0
     storage: str = ""
@@ -63,14 +110,18 @@ class SearchConfig:
         DataSpec.parse(self.data)
         # The text is stored canonically, so that a name and its text are the same start.
         object.__setattr__(self, "start", str(Architecture.parse(self.start)))
-        for name in ("height", "width", "threads"):
+        for name in ("height", "width", "threads", "parallel"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.steps < 0:
             raise UserError(f"steps must not be negative, got {self.steps}")
-        for name, known in (("device", DEVICES), ("training_device", DEVICES), ("boundary", BOUNDARIES)):
+        for name, known in (("device", DEVICES), ("training_device", DEVICES), ("boundary", BOUNDARIES), ("precision", PRECISIONS)):
             if (value := getattr(self, name)) not in known:
                 raise UserError(f"unknown {name.replace('_', ' ')} {value!r}; there are: {', '.join(known)}")
+        if self.validation_frames < 0:
+            raise UserError(f"validation_frames must not be negative, got {self.validation_frames}")
+        if self.race.rungs and self.race.rungs[-1] >= self.proxy.iterations:
+            raise UserError(f"rungs lie before the end of {self.proxy.iterations} iterations, got {self.race.rungs[-1]}")
         least = -(-EIGHTHS // self.start_architecture.scales[-1])
         if min(self.size) < least:
             raise UserError(
@@ -89,13 +140,19 @@ class SearchConfig:
         return (self.height, self.width)
 
     @property
+    def training_threads(self) -> int:
+        """CPU threads of one training."""
+        return max(1, self.threads // self.parallel)
+
+    @property
     def start_architecture(self) -> Architecture:
         """The first network."""
         return Architecture.parse(self.start)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by field name."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        return {**values, "race": {**values["race"], "rungs": list(self.race.rungs)}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SearchConfig:
@@ -105,7 +162,13 @@ class SearchConfig:
             UserError: a field that is unknown or missing.
         """
         try:
-            parts = {"plan": TimingPlan(**values["plan"]), "proxy": TrainRecipe(**values["proxy"]), "bounds": Bounds(**values["bounds"])}
+            parts: dict[str, Any] = {
+                "plan": TimingPlan(**values["plan"]),
+                "proxy": TrainRecipe(**values["proxy"]),
+                "bounds": Bounds(**values["bounds"]),
+            }
+            if "race" in values:  # runs from before there were any have none
+                parts["race"] = RacePlan(**values["race"])
             return cls(**{**values, **parts})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the stored configuration does not fit this version: {error}") from error

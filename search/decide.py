@@ -7,11 +7,13 @@ depend on it, the two are run in turns, and where that finds no difference they 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
+from types import MappingProxyType
 
 from lpsnet.architecture import Architecture
-from search.step import Answers, Candidate, Compare, Failure, InTurns, Member, Reply, Request, SearchStopped, Step, Tie, Trial
+from search.step import Answers, Candidate, Compare, Failure, Gain, InTurns, Member, Reply, Request, SearchStopped, Step, Tie, Trial
 
 
 def slope(gain_percent: float, cost_ms: float) -> float:
@@ -32,6 +34,8 @@ def decide(
     answers: Answers,
     skipped: Mapping[str, str],
     noise: float = 0.0,
+    gains: Mapping[Architecture, Gain] = MappingProxyType({}),
+    finalists: Collection[Architecture] | None = None,
 ) -> Generator[Request, Reply, Step]:
     """Take the candidate with the largest slope.
 
@@ -43,29 +47,66 @@ def decide(
         answers: mIoU in percent by network.
         skipped: operation by name, and why.
         noise: relative gap of two latencies within which they are run in turns; 0 trusts every gap.
+        gains: over the control; by default over the parent's mIoU.
+        finalists: whom the step may take; by default every candidate that has an outcome.
 
     Yields `Compare` requests. Raises `SearchStopped` where every candidate failed.
     """
     turns = _Turns(number, noise)
     scored = []
     for candidate in candidates:
-        outcome = answers[candidate.architecture]
-        if not isinstance(outcome, Failure):
+        network, outcome = candidate.architecture, answers[candidate.architecture]
+        if not isinstance(outcome, Failure) and (finalists is None or network in finalists):
             cost = yield from _cost(turns, parent, candidate)
-            scored.append(_Scored(candidate, outcome, outcome - parent.miou_percent, cost))
+            gain = gains[network].percent if network in gains else outcome - parent.miou_percent
+            scored.append(_Scored(candidate, outcome, gain, cost))
     if not scored:
         failures = {c.expansions[0][0]: a.reason for c in candidates if isinstance(a := answers[c.architecture], Failure)}
         raise SearchStopped(f"step {number}: every candidate failed ({reasons(failures)})")
     best = yield from _choose(turns, scored)
-    slopes = {one.candidate: one.slope for one in scored}
-    trials = tuple(Trial(c, answers[c.architecture], slopes.get(c, math.nan)) for c in candidates)
+    costs = {one.candidate: one.cost_ms for one in scored}
+    trials = tuple(_trial(c, answers[c.architecture], gains, parent, costs) for c in candidates)
     warnings = []
     if best.gain <= 0:
         warnings.append(f"no candidate gains mIoU for its latency; the step goes from {parent.miou_percent:.2f} to {best.miou:.2f}")
     if best.cost_ms <= 0:
         warnings.append("the chosen candidate is not slower than its parent")
     chosen = Member(best.candidate.architecture, best.candidate.latency_ms, best.miou)
-    return Step(number, parent, target_ms, trials, chosen, dict(skipped), tuple(warnings), ties=tuple(turns.ties))
+    return Step(
+        number, parent, target_ms, trials, chosen, dict(skipped), tuple(warnings), ties=tuple(turns.ties), sure=_sure(best, scored, gains)
+    )
+
+
+def likelier(one: Gain, one_ms: float, other: Gain, other_ms: float) -> float:
+    """How likely the slope of `one` is above that of `other`, with independent normal errors of the gains.
+
+    Where one of the two costs nothing, the gains alone are compared.
+    """
+    if min(one_ms, other_ms) <= 0:
+        one_ms = other_ms = 1.0
+    gap, spread = one.percent / one_ms - other.percent / other_ms, math.hypot(one.error / one_ms, other.error / other_ms)
+    return NormalDist().cdf(gap / spread) if spread > 0 else float(gap > 0) + 0.5 * (gap == 0)
+
+
+def _trial(
+    candidate: Candidate, outcome: float | Failure, gains: Mapping[Architecture, Gain], parent: Member, costs: Mapping[Candidate, float]
+) -> Trial:
+    """A candidate's trial; one that was dropped on the way has the slope it was dropped at."""
+    gain = gains.get(candidate.architecture)
+    if isinstance(outcome, Failure):
+        return Trial(candidate, outcome, math.nan)
+    percent = outcome - parent.miou_percent if gain is None else gain.percent
+    return Trial(candidate, outcome, slope(percent, costs.get(candidate, candidate.latency_ms - parent.latency_ms)), gain)
+
+
+def _sure(best: _Scored, scored: list[_Scored], gains: Mapping[Architecture, Gain]) -> float:
+    """How sure the choice is against its nearest rival."""
+
+    def against(rival: _Scored) -> float:
+        return likelier(gains[best.candidate.architecture], best.cost_ms, gains[rival.candidate.architecture], rival.cost_ms)
+
+    rivals = [one for one in scored if one.candidate != best.candidate and one.candidate.architecture in gains]
+    return min(map(against, rivals)) if rivals and best.candidate.architecture in gains else math.nan
 
 
 def reasons(failures: Mapping[str, str]) -> str:

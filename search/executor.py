@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 from latency.lock import device_lock
 from latency.measure import measure
@@ -13,10 +12,8 @@ from latency.worker import Worker
 from lpsnet.architecture import Architecture
 from search.config import SearchConfig
 from search.observer import Observer
-
-if TYPE_CHECKING:
-    from lpsnet.training import Trained
-    from search.proxy import Proxy
+from search.pool import Ended, Pool, train_here
+from search.proxy import Proxy, TrainJob
 
 
 def subject(architecture: Architecture, num_classes: int) -> str:
@@ -64,20 +61,21 @@ class LocalExecutor:
         self._observer = observer
         self._worker = Worker(limit_s) if limit_s else None
         self._proxy: Proxy | None = None
+        self._pool: Pool | None = None
 
     @property
     def proxy(self) -> Proxy:
         """The proxy, opened on first use. Raises `DataError` for data that is not as expected."""
         if self._proxy is None:
-            from search.proxy import Proxy
-
             self._proxy = Proxy(self._config, self._observer)
         return self._proxy
 
     def close(self) -> None:
-        """End the process that measures, where there is one."""
+        """End the processes that measure and train, where there are any."""
         if self._worker is not None:
             self._worker.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
         """Latency of the deployed network with the data set's classes. Raises `MeasurementFailed`."""
@@ -124,9 +122,19 @@ class LocalExecutor:
         at = conditions(self._config, boundary)
         return self._store.find(name, at, current_environment(self._config)) is not None
 
-    def train(self, architecture: Architecture) -> tuple[Trained, float]:
-        """Train a candidate; returns it with the seconds that took. Raises `TrainingFailed`."""
+    def train(self, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]) -> Iterator[Ended]:
+        """Train candidates, several at a time where the configuration says so; yields each as it ends.
+
+        Args:
+            jobs: begun in this order.
+            on_start: called before each; what it raises ends the work once what runs has ended.
+            on_wait: called now and then with the number of trainings that run in other processes.
+        """
         with device_lock(self._config.training_device, alone=False):
-            start = time.perf_counter()
-            trained = self.proxy.score(architecture)
-        return trained, time.perf_counter() - start
+            if self._config.parallel > 1:
+                self._pool = self._pool or Pool(self._config)
+                yield from self._pool.run(jobs, on_start, on_wait)
+                return
+            for job in jobs:
+                on_start(job)
+                yield train_here(self.proxy, job)

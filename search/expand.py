@@ -22,7 +22,9 @@ from dataclasses import replace
 
 from lpsnet.architecture import Architecture
 from search.bracket import Forecast, Interval, next_for_target, next_k, reached
+from search.config import RacePlan
 from search.decide import decide, reasons
+from search.race import race
 from search.space import OPERATIONS, Bounds, Operation, expansion
 from search.step import Candidate, Failure, Measure, Member, Reply, Request, SearchStopped, Step, Train, Trial
 
@@ -31,7 +33,14 @@ WINDOW = 3
 
 
 def expand(
-    start: Architecture, *, steps: int, bounds: Bounds | None = None, forecast: Forecast | None = None, noise: float = 0.0
+    start: Architecture,
+    *,
+    steps: int,
+    bounds: Bounds | None = None,
+    forecast: Forecast | None = None,
+    noise: float = 0.0,
+    plan: RacePlan | None = None,
+    iterations: int = 0,
 ) -> Generator[Request, Reply, None]:
     """Run Algorithm 1 from `start` for `steps` steps.
 
@@ -40,6 +49,9 @@ def expand(
 
     With `noise` above 0, two latencies that differ by no more than this share are not called different: where the choice
     depends on them, the networks are run in turns (see `search.decide`).
+
+    A `plan` says how the trainings of a step are spent (see `search.race`), whole ones being of so many `iterations`; by default
+    every candidate is trained once to the end.
 
     Yields `Measure` and `Train` requests, to be answered by `send` with a mapping from each architecture to a number or
     a `Failure`; `Compare` requests, to be answered with an `InTurns` or a `Failure`; and a `Step` when one is decided (the
@@ -55,9 +67,8 @@ def expand(
     member = yield from _start(start, latencies)
     for number in range(1, steps + 1):
         target, candidates, skipped, excluded = yield from _candidates(number, member, latencies, limits, forecast)
-        answers = yield Train(number, member.architecture, candidates)
-        assert isinstance(answers, Mapping)
-        decided = yield from decide(number, member, target, candidates, answers, skipped, noise)
+        raced = yield from race(number, member, candidates, plan or RacePlan(), iterations)
+        decided = yield from decide(number, member, target, candidates, raced.outcomes, skipped, noise, raced.gains, raced.finalists)
         step = replace(decided, excluded=excluded)
         yield step
         member = step.chosen

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latency.protocols import is_out_of_memory
 from lpsnet.architecture import Architecture
 from lpsnet.data import DataSpec, open_split
-from lpsnet.errors import UserError
-from lpsnet.training import Trained, TrainingFailed, train
+from lpsnet.data.joined import thinned
+from lpsnet.errors import TrainingFailed, UserError
 from search.config import SearchConfig
 from search.observer import Observer
+
+if TYPE_CHECKING:
+    from lpsnet.training import Trained
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -28,6 +35,25 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """A training of one candidate.
+
+    Args:
+        architecture: the network.
+        seed: of weights, order of frames and augmentation.
+        rung: iterations after which to score it, leaving its state in `state` to go on from; 0 for the whole recipe.
+        parent: weights of the network it starts from; None for random ones.
+        state: file of a training that is gone on with; None where it is done in one piece.
+    """
+
+    architecture: Architecture
+    seed: int
+    rung: int = 0
+    parent: Path | None = None
+    state: Path | None = None
+
+
 class Proxy:
     """Trains candidates of one search; the frames are decoded once, when the first candidate needs them.
 
@@ -40,14 +66,14 @@ class Proxy:
         self._config = config
         self._observer = observer
         self.training = open_split(spec, "train", config.size)
-        self.validation = open_split(spec, "val", config.size)
+        self.validation = thinned(open_split(spec, "val", config.size), config.validation_frames)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self.training.class_names
 
-    def score(self, architecture: Architecture) -> Trained:
+    def train(self, job: TrainJob) -> Trained:
         """Train and score a candidate: on a CPU the same config and number of threads give the same result.
 
         Raises:
@@ -55,18 +81,28 @@ class Proxy:
         """
         import torch
 
+        from lpsnet.checkpoint import load
+        from lpsnet.resume import Keeper
+        from lpsnet.training import train
+
         keep_freed_memory()
-        torch.set_num_threads(self._config.threads)
+        torch.set_num_threads(self._config.training_threads)
+        identity = {"architecture": str(job.architecture), "seed": job.seed, "parent": job.parent is not None}
+        keeper = Keeper(job.state, identity, every_s=math.inf) if job.state else None
         for frames in (self.training, self.validation):
             frames.hold(lambda done, total: self._observer.work("frames", done, total))
         try:
             return train(
-                architecture,
+                job.architecture,
                 self.training,
                 self.validation,
                 self._config.proxy,
-                seed=self._config.seed,
+                seed=job.seed,
                 device=self._config.training_device,
+                precision=self._config.precision,
+                parent=load(job.parent) if job.parent else None,
+                keeper=keeper,
+                until=job.rung,
                 on_progress=self._observer.work,
             )
         except UserError:

@@ -16,7 +16,7 @@ from lpsnet.complexity import complexity
 from search.executor import conditions, subject
 from search.run import Run, RunError
 from search.step import Failure, Step, Trial
-from search.study import TrainingKey, TrainingRecord
+from search.study import TrainingRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,8 +57,9 @@ def _records(run: Run, steps: list[Step]) -> Iterator[tuple[Step, Trial, Trainin
         parent = trials[step.parent.architecture] if step.parent else ""
         for trial in step.trials:
             architecture = trial.candidate.architecture
-            key = TrainingKey(architecture=str(architecture), recipe=run.config.proxy, parent_trial=parent, seed=run.config.seed)
-            record = run.study.find(key) or TrainingRecord()
+            spent = trial.gain.iterations if trial.gain else 0
+            rung = spent if spent in run.config.race.rungs else 0
+            record = run.study.find(run.key(architecture, parent, rung=rung)) or TrainingRecord()
             trials[architecture] = record.trial
             yield step, trial, record
 
@@ -77,6 +78,10 @@ def _candidate_row(run: Run, step: Step, trial: Trial, record: TrainingRecord) -
         "latency_stable": measured.verdict().stable if measured else None,
         "miou_percent": None if failed else trial.outcome,
         "failure": trial.outcome.reason if isinstance(trial.outcome, Failure) else "",
+        "gain": trial.gain.percent if trial.gain else None,
+        "gain_error": trial.gain.error if trial.gain else None,
+        "iterations": trial.gain.iterations if trial.gain else run.config.proxy.iterations,
+        "seeds": trial.gain.seeds if trial.gain else 1,
         "slope": trial.slope,
         "chosen": architecture == step.chosen.architecture,
         "trial": record.trial,
@@ -112,6 +117,7 @@ def _family_row(run: Run, step: Step, record: TrainingRecord) -> dict[str, Any]:
         "architecture": str(architecture),
         "weights": str(weights.relative_to(run.path)) if weights.exists() else "",
         "weights_sha256": record.weights_sha256,
+        "sure": step.sure,
         "warnings": "; ".join((*step.warnings, *(tie.text for tie in step.ties))),
     }
 
@@ -180,6 +186,13 @@ def _draw_candidates(axes: Axes, steps: list[Step]) -> None:
 
 def _dimension(trial: Trial) -> str:
     return trial.candidate.expansions[0][0].partition("-")[0] if trial.candidate.expansions else "start"
+
+
+def sure_text(step: Step) -> tuple[str, ...]:
+    """How sure the choice of a step was, for a reader; nothing where it had no rival."""
+    if math.isnan(step.sure):
+        return ()
+    return (f"the chosen slope is above its nearest rival's with a likelihood of {step.sure:.0%}",)
 
 
 def slope_text(value: float) -> str:

@@ -28,7 +28,7 @@ from lpsnet.errors import UserError
 from search.bracket import Forecast
 from search.config import SearchConfig
 from search.forecast import PREDICTOR_FILE, TABLE_FILE, check_predictor, forecaster
-from search.study import TrainingStudy
+from search.study import TrainingKey, TrainingStudy
 
 FORMAT = 1
 PREDICTOR = "predictor"
@@ -125,10 +125,27 @@ class Run:
             return None
         return forecaster(self.path / PREDICTOR, len(self.class_names), self.config.size)
 
+    def key(self, architecture: Architecture, parent_trial: str, *, rung: int = 0, seed: int = 0) -> TrainingKey:
+        """What a training of this run answers; the start, which has no `parent_trial`, inherits nothing."""
+        config = self.config
+        return TrainingKey(
+            architecture=str(architecture),
+            recipe=config.proxy,
+            parent_trial=parent_trial,
+            seed=config.seed + seed,
+            rung=rung,
+            inherited=config.race.inherit and bool(parent_trial),
+        )
+
     @property
     def checkpoints(self) -> Path:
         """Folder of the trained weights."""
         return self.path / "checkpoints"
+
+    @property
+    def states(self) -> Path:
+        """Folder of the trainings of a step that are gone on with."""
+        return self.path / "states"
 
     def weights_path(self, architecture: Architecture) -> Path:
         """Where the trained weights of a network lie."""

@@ -6,6 +6,7 @@ stores. Looking at a run is replaying without an executor.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable
@@ -15,12 +16,15 @@ from latency.measurement import Measurement
 from latency.protocols import MeasurementFailed
 from latency.worker import WorkerLost
 from lpsnet.architecture import Architecture
+from lpsnet.errors import TrainingFailed, UserError
 from search.executor import LocalExecutor, conditions, subject
 from search.expand import expand
 from search.observer import Observer
+from search.pool import Ended
+from search.proxy import TrainJob
 from search.run import Run
-from search.step import Candidate, Compare, Failure, InTurns, Measure, Reply, SearchStopped, Step, Train
-from search.study import TrainingKey, TrainingRecord
+from search.step import CONTROL, Candidate, Compare, Failure, InTurns, Measure, Reply, SearchStopped, Step, Train
+from search.study import OpenTrial, TrainingKey, TrainingRecord
 
 LABELS = "labels"
 """The boundary a finished network's latency is shown at beside the one that was searched by."""
@@ -83,7 +87,15 @@ def advance(
 def _advance(run: Run, answerer: _Answerer, observer: Observer, on_step: Callable[[Progress], None]) -> Progress:
     progress = Progress()
     config = run.config
-    search = expand(config.start_architecture, steps=config.steps, bounds=config.bounds, forecast=run.forecast(), noise=config.noise)
+    search = expand(
+        config.start_architecture,
+        steps=config.steps,
+        bounds=config.bounds,
+        forecast=run.forecast(),
+        noise=config.noise,
+        plan=config.race,
+        iterations=config.proxy.iterations,
+    )
     answers: Reply = None
     observer.work("steps", 0, config.steps + 1)
     try:
@@ -138,6 +150,7 @@ class _Answerer:
         self._check_time = check_time
         self._num_classes = len(run.class_names)
         self._trials: dict[Architecture, str] = {}
+        self._parents: dict[Architecture, str] = {}
         self._chain: set[Architecture] = set()
         self._cost = _Cost()
 
@@ -154,18 +167,21 @@ class _Answerer:
 
     def scores(self, request: Train) -> dict[Architecture, float | Failure]:
         """An answer to `Train`."""
-        answers: dict[Architecture, float | Failure] = {}
-        if any(self._run.study.find(self._key(request, candidate)) is None for candidate in request.candidates):
+        keys = {candidate.architecture: self._key(request, candidate) for candidate in request.candidates}
+        records = {a: record for a, key in keys.items() if (record := self._run.study.find(key)) is not None}
+        missing = [candidate for candidate in request.candidates if candidate.architecture not in records]
+        if missing:
+            if self._executor is None:
+                raise NotYet
             # From here on nothing is replayed: the chain is known to its end.
             self.keep_weights({candidate.architecture for candidate in request.candidates})
-        total = len(request.candidates)
-        for number, candidate in enumerate(request.candidates):
-            self._observer.work("candidates", number, total, f"step {request.step}: {candidate.architecture}")
-            record = self._training(request, candidate)
-            answers[candidate.architecture] = Failure(record.failure) if record.miou_percent is None else record.miou_percent
-            self._trials[candidate.architecture] = record.trial
-            self._observer.work("candidates", number + 1, total, f"step {request.step}: {candidate.architecture}")
-        return answers
+            records |= self._train(request, missing, keys)
+        for candidate in request.candidates:
+            network = candidate.architecture
+            if request.seed == 0 and not request.rung and network != request.parent:
+                self._trials[network] = records[network].trial
+                self._parents[network] = keys[network].parent_trial
+        return {a: Failure(record.failure) if record.miou_percent is None else record.miou_percent for a, record in records.items()}
 
     def settle(self, step: Step) -> None:
         """After a decision: what its latencies took, and the chosen network's latency to the labels."""
@@ -176,6 +192,9 @@ class _Answerer:
             told = f"step {step.number}: {cost.measured} latencies measured in {cost.seconds:.0f} s, {known} known already"
             self._observer.note(told + (f", {spared} spared by the predictor" if spared else ""))
         self._chain.add(step.chosen.architecture)
+        if self._executor is not None:
+            for state in self._run.states.glob("*.pt"):
+                state.unlink()
         if self._executor is not None:
             self._latency(step.chosen.architecture, LABELS)
 
@@ -232,20 +251,51 @@ class _Answerer:
         store.add(measurement)
         return measurement
 
-    def _training(self, request: Train, candidate: Candidate) -> TrainingRecord:
-        study, key = self._run.study, self._key(request, candidate)
-        if (known := study.find(key)) is not None:
-            return known
-        if self._executor is None:
-            raise NotYet
-        self._check_time()
-        handle = study.begin(request.step, key, self._attributes(candidate))
-        return study.finish(handle, key, self._train(candidate.architecture))
+    def _train(
+        self, request: Train, candidates: list[Candidate], keys: dict[Architecture, TrainingKey]
+    ) -> dict[Architecture, TrainingRecord]:
+        """Have candidates trained, and keep what came of each as soon as it is there."""
+        assert self._executor is not None
+        named = {candidate.architecture: candidate for candidate in candidates}
+        handles: dict[Architecture, OpenTrial] = {}
+        records: dict[Architecture, TrainingRecord] = {}
+        total, where = len(request.candidates), f"step {request.step}"
+        known = total - len(candidates)
+
+        def begin(job: TrainJob) -> None:
+            self._check_time()
+            self._observer.work("candidates", known + len(records), total, f"{where}: {job.architecture}")
+            attributes = self._attributes(named[job.architecture])
+            handles[job.architecture] = self._run.study.begin(request.step, keys[job.architecture], attributes)
+
+        def wait(running: int) -> None:
+            self._observer.work("candidates", known + len(records), total, f"{where}: {running} at a time")
+
+        jobs = [self._job(request, candidate, keys[candidate.architecture]) for candidate in candidates]
+        for ended in self._executor.train(jobs, begin, wait):
+            network = ended.job.architecture
+            record = self._record(request, ended)
+            records[network] = self._run.study.finish(handles[network], keys[network], record)
+            self._observer.work("candidates", known + len(records), total, f"{where}: {network}")
+        return records
+
+    def _job(self, request: Train, candidate: Candidate, key: TrainingKey) -> TrainJob:
+        race, state = self._run.config.race, None
+        if race.rungs and request.seed == 0:
+            name = hashlib.sha256(dataclasses.replace(key, rung=0).text().encode()).hexdigest()[:24]
+            state = self._run.states / f"{name}.pt"
+        parent = None
+        if key.inherited and request.parent is not None:
+            parent = self._run.weights_path(request.parent)
+            if not parent.is_file():
+                raise UserError(f"{parent} is missing: candidates inherit their parent's weights; start a new run with --out")
+        return TrainJob(architecture=candidate.architecture, seed=key.seed, rung=request.rung, parent=parent, state=state)
 
     def _key(self, request: Train, candidate: Candidate) -> TrainingKey:
-        config = self._run.config
-        parent = self._trials[request.parent] if request.parent is not None else ""
-        return TrainingKey(architecture=str(candidate.architecture), recipe=config.proxy, parent_trial=parent, seed=config.seed)
+        parent = "" if request.parent is None else self._trials[request.parent]
+        if candidate.expansions == CONTROL and not self._run.config.race.inherit:
+            parent = self._parents[candidate.architecture]  # the training that made it a member, as it was then
+        return self._run.key(candidate.architecture, parent, rung=request.rung, seed=request.seed)
 
     def _attributes(self, candidate: Candidate) -> dict[str, object]:
         name, at = subject(candidate.architecture, self._num_classes), conditions(self._run.config)
@@ -256,17 +306,20 @@ class _Answerer:
             "latency_row": self._run.store.row_number(name, at, self._run.environment),
         }
 
-    def _train(self, architecture: Architecture) -> TrainingRecord:
+    def _record(self, request: Train, ended: Ended) -> TrainingRecord:
+        """What is kept of a training: its scores, and the weights of a whole one that may join the chain."""
         from lpsnet.checkpoint import save
-        from lpsnet.training import TrainingFailed
 
-        assert self._executor is not None
-        try:
-            trained, seconds = self._executor.train(architecture)
-        except TrainingFailed as failure:
-            return TrainingRecord(failure=str(failure))
-        path = self._run.weights_path(architecture)
+        trained, network = ended.result, ended.job.architecture
+        if isinstance(trained, TrainingFailed):
+            return TrainingRecord(failure=str(trained), seconds=ended.seconds)
         config, result = self._run.config, trained.scores
+        scored = TrainingRecord(
+            miou_percent=result.miou_percent, class_iou_percent=result.class_iou_percent, curve=trained.curve, seconds=ended.seconds
+        )
+        if request.rung or request.seed or network == request.parent:
+            return scored
+        path = self._run.weights_path(network)
         metrics = {"miou_percent": result.miou_percent, "class_iou_percent": list(result.class_iou_percent)}
         save(
             path,
@@ -276,11 +329,5 @@ class _Answerer:
             recipe=config.proxy.to_dict(),
             metrics=metrics,
         )
-        return TrainingRecord(
-            miou_percent=result.miou_percent,
-            class_iou_percent=result.class_iou_percent,
-            curve=trained.curve,
-            seconds=seconds,
-            weights=str(path.relative_to(self._run.path)),
-            weights_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        )
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return dataclasses.replace(scored, weights=str(path.relative_to(self._run.path)), weights_sha256=digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ class Candidate:
     @property
     def text(self) -> str:
         """The operations for a reader, for example `depth-4 x7` or `scale-2 x1 = scale-3 x1`; "start" for the start."""
+        if self.expansions == CONTROL:
+            return "control"
         return " = ".join(f"{name} x{k}" for name, k in self.expansions) or "start"
 
     @property
@@ -42,13 +45,44 @@ class Candidate:
         return self.expansions[0][1] if self.expansions else 0
 
 
+CONTROL = (("control", 0),)
+"""The expansions of the candidate that is the parent again, trained as long as the others."""
+
+
 @dataclass(frozen=True)
 class Train:
-    """Asks for the validation mIoU, in percent, of each candidate. `parent` is None for the start."""
+    """Asks for the validation mIoU, in percent, of each candidate.
+
+    Args:
+        step: number of the step.
+        parent: None for the start.
+        candidates: what to train; the parent is among them where a control is needed.
+        rung: iterations after which to score, the training to be gone on with later; 0 for a whole training.
+        seed: which of the search's seeds, counted from 0.
+    """
 
     step: int
     parent: Architecture | None
     candidates: tuple[Candidate, ...]
+    rung: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a candidate gains over its parent.
+
+    Args:
+        percent: points of mIoU, mean over the seeds.
+        error: standard error of it, in points.
+        iterations: of training after which it was scored.
+        seeds: how many were trained.
+    """
+
+    percent: float
+    error: float
+    iterations: int
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -109,11 +143,13 @@ class Trial:
         outcome: mIoU in percent, or why there is none.
         slope: gain in mIoU over gain in latency (Eq. 5), percent a millisecond; NaN without an outcome. The gain in latency
             is that of the single measurements, or of the parent in turns with the candidate where these were a tie.
+        gain: over the control, None without an outcome and for the start.
     """
 
     candidate: Candidate
     outcome: float | Failure
     slope: float
+    gain: Gain | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +166,7 @@ class Step:
         warnings: what a reader should know of the choice.
         excluded: operation by name, and which k a forecast spared a measurement.
         ties: what was run in turns.
+        sure: how likely the chosen one's slope is the larger, against the rival nearest to it; NaN without a rival.
     """
 
     number: int
@@ -141,6 +178,7 @@ class Step:
     warnings: tuple[str, ...]
     excluded: Mapping[str, str] = field(default_factory=dict)
     ties: tuple[Tie, ...] = ()
+    sure: float = math.nan
 
     @property
     def chosen_trial(self) -> Trial:

@@ -38,19 +38,31 @@ class StudyError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingKey:
-    """What a training answers: equal keys are one training."""
+    """What a training answers: equal keys are one training.
+
+    Args:
+        architecture: text of the network.
+        recipe: of the whole training.
+        parent_trial: trial of the network it was expanded from.
+        seed: of weights, order of frames and augmentation.
+        rung: iterations after which it was scored on its way; 0 at its end.
+        inherited: whether it started from the weights of `parent_trial`.
+    """
 
     architecture: str
     recipe: TrainRecipe
     parent_trial: str
     seed: int
+    rung: int = 0
+    inherited: bool = False
 
     def text(self) -> str:
         """Canonical text; the recipe is named by its hash, its iterations stand apart."""
         recipe = json.dumps(self.recipe.to_dict(), sort_keys=True)
         digest = hashlib.sha256(recipe.encode()).hexdigest()[:16]
         parts = [self.architecture, f"recipe={digest}", f"parent={self.parent_trial}", f"seed={self.seed}"]
-        return " ".join([*parts, f"iterations={self.recipe.iterations}"])
+        parts.append(f"iterations={self.recipe.iterations}")
+        return " ".join([*parts, *([f"rung={self.rung}"] if self.rung else []), *(["inherited"] if self.inherited else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +121,7 @@ class TrainingStudy:
         """Open a trial in state RUNNING with its key and what else is known; JSON values only."""
         trial = self._study(step).ask()
         named = {"key": key.text(), "architecture": key.architecture, "parent_trial": key.parent_trial, "seed": key.seed}
-        for name, value in {**named, "iterations": key.recipe.iterations, "recipe": key.recipe.to_dict(), **attributes}.items():
+        for name, value in {**named, "iterations": key.rung or key.recipe.iterations, "recipe": key.recipe.to_dict(), **attributes}.items():
             trial.set_user_attr(name, value)
         return OpenTrial(step, trial.number, trial)
 

@@ -80,7 +80,7 @@ class Means:
 
     Args:
         device: "cpu" or "cuda".
-        precision: one of `lpsnet.parallel.PRECISIONS`.
+        precision: one of `lpsnet.recipe.PRECISIONS`.
         compiler: one of `lpsnet.parallel.COMPILERS`.
         threads: of the CPU; 0 for as many as torch takes.
         save_s: seconds from one saving of the state to the next.

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from latency.backends import BACKENDS
 from latency.store import Store, default_store_path
 from lpsnet.data import synthetic
 from tests.backends import Watched
+from tests.tiny import write_camvid
 
 torch.set_num_threads(1)
 
@@ -42,17 +41,7 @@ def make_camvid(tmp_path: Path) -> Callable[..., Path]:
     """Makes a small folder in CamVid's layout and returns it."""
 
     def make(counts: dict[str, int] | None = None, size: tuple[int, int] = (32, 48), suffix: str = ".png") -> Path:
-        root = tmp_path / "camvid"
-        rng = np.random.default_rng(0)
-        for split, count in (counts or {"train": 4, "val": 2}).items():
-            (root / split).mkdir(parents=True)
-            (root / f"{split}annot").mkdir()
-            for index in range(count):
-                image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-                label = rng.integers(0, 12, size, dtype=np.uint8)
-                Image.fromarray(image).save(root / split / f"frame{index}{suffix}")
-                Image.fromarray(label).save(root / f"{split}annot" / f"frame{index}.png")
-        return root
+        return write_camvid(tmp_path / "camvid", counts, size, suffix)
 
     return make
 

@@ -87,7 +87,7 @@ def test_show_prints_every_candidate_and_the_chain(tiny_run: Path, capsys: pytes
 
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(tiny_run: Path, complaint: Complain) -> None:
-    line = complaint("expand", "--steps", "1", *TINY_OPTIONS.split(), "--seed", "5", "--learning-rate", "0.1", "--out", str(tiny_run))
+    line = complaint("expand", "--steps", "1", *TINY_OPTIONS.split(), "--seed", "5", "--set", "learning_rate=0.1", "--out", str(tiny_run))
     assert "seed: 0, not 5" in line and "proxy.learning_rate: 0.05, not 0.1" in line
 
 
@@ -120,7 +120,7 @@ def test_control_c_stops_cleanly_and_says_how_to_go_on(
 
 def test_a_search_that_cannot_go_on_is_one_line_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few_frames()
-    options = [*TINY_OPTIONS.split(), "--learning-rate", "1e30", "--out", str(tmp_path / "run"), "--latency-seconds", "0"]
+    options = [*TINY_OPTIONS.split(), "--set", "learning_rate=1e30", "--out", str(tmp_path / "run"), "--latency-seconds", "0"]
     assert run(["expand", *options]) == 1
     assert "could not be trained: the loss is" in capsys.readouterr().err
 
@@ -290,8 +290,11 @@ def test_sizes_widths_spans_and_options_out_of_range_are_refused(complaint: Comp
     assert "at least" in complaint("expand", "--max-width", "0")
     assert "eighths" in complaint("expand", "--max-scale", "1.3")
     assert "outside the bounds" in complaint("expand", "--max-depth", "8", "--start", "LPS-Net-S")
-    assert "MIN-MAX" in complaint("expand", "--scales", "2")
-    assert "learning_rate" in complaint("expand", "--learning-rate", "-1")
+    assert "such as 100,200, got 'soon'" in complaint("expand", "--rungs", "soon")
+    assert "rungs lie before the end of 400 iterations, got 400" in complaint("expand", "--rungs", "100,400")
+    assert "rungs are iterations above 0 that rise" in complaint("expand", "--rungs", "200,100")
+    assert "learning_rate" in complaint("expand", "--set", "learning_rate=-1")
+    assert "unknown precision 'int8'; there are: fp32, bf16, fp16" in complaint("expand", "--precision", "int8")
     assert "--widths" in complaint("latency-table", "--widths", "4-")
     assert "any of widths, layers, networks" in complaint("latency-table", "--parts", "widths,rows")
     assert "at least 0 and below 1, got 1.5" in complaint("expand", "--noise", "1.5")

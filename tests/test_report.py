@@ -126,6 +126,7 @@ class TestCandidates:
     def test_its_columns_are_those_of_a_trial_and_the_iou_of_each_class(self, table: pd.DataFrame) -> None:
         assert list(table) == [
             *("step", "architecture", "expansion", "k", "target_ms", "latency_ms", "latency_stable", "miou_percent", "failure"),
+            *("gain", "gain_error", "iterations", "seeds"),
             *("slope", "chosen", "trial", "train_s", "last_loss", "iou_sky", "iou_road", "iou_car"),
         ]
 
@@ -173,7 +174,7 @@ class TestFamily:
     def test_its_columns_are_those_of_table_4_and_more(self, table: pd.DataFrame) -> None:
         assert list(table) == [
             *("step", "expansion", "B", "C", "R", "latency_scores_ms", "latency_labels_ms", "miou_percent", "slope"),
-            *("parameters", "macs_giga", "architecture", "weights", "weights_sha256", "warnings"),
+            *("parameters", "macs_giga", "architecture", "weights", "weights_sha256", "sure", "warnings"),
         ]
 
     def test_the_architecture_is_spelled_out(self, table: pd.DataFrame, run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,8 @@ from search import Step
 from search.config import SearchConfig
 from search.executor import LocalExecutor, conditions, current_environment, subject
 from search.observer import Observer
-from search.proxy import Proxy
+from search.pool import Ended
+from search.proxy import Proxy, TrainJob
 from search.report import family_frame, write_report
 from search.run import Run
 from search.runner import OutOfTime, Progress, advance, replay
@@ -38,6 +39,7 @@ class CountingExecutor:
         self.config, self.fail = config, fail
         self.measured: list[tuple[str, str]] = []
         self.trained: list[str] = []
+        self.jobs: list[TrainJob] = []
         self.turns: list[tuple[str, str]] = []
 
     def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
@@ -66,14 +68,21 @@ class CountingExecutor:
         turns = [0.9, 1.1] * 5
         return dataclasses.replace(row, subject=name, samples_ms=(1.0,) * 10, found={"second_ms": turns, "reason": "a tie"})
 
-    def train(self, architecture: Architecture) -> tuple[Trained, float]:
+    def train(self, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]) -> Iterator[Ended]:
+        for job in jobs:
+            on_start(job)
+            yield Ended(job, self.outcome(job), 0.5)
+
+    def outcome(self, job: TrainJob) -> Trained | TrainingFailed:
+        architecture = job.architecture
         self.trained.append(str(architecture))
+        self.jobs.append(job)
         if reason := self.fail(architecture):
-            raise TrainingFailed(reason)
-        miou = 20.0 + sum(architecture.widths) / 10 + sum(architecture.depths)
+            return TrainingFailed(reason)
+        miou = 20.0 + sum(architecture.widths) / 10 + sum(architecture.depths) + job.rung / 100 + 0.3 * (job.seed % 2)
         torch.manual_seed(0)
         result = Scores(miou_percent=miou, class_iou_percent=(None,) + (miou,) * 10, pixel_accuracy_percent=50.0)
-        return Trained(network=LPSNet(architecture, 11), scores=result, curve=((1, 2.0), (2, 1.0))), 0.5
+        return Trained(network=LPSNet(architecture, 11), scores=result, curve=((1, 2.0), (2, 1.0)))
 
 
 def start(path: Path, config: SearchConfig) -> Run:
@@ -175,10 +184,10 @@ def test_an_interrupted_training_is_the_only_one_repeated(tmp_path: Path) -> Non
     config = tiny_config(1)
 
     class Interrupted(CountingExecutor):
-        def train(self, architecture: Architecture) -> tuple[Trained, float]:
+        def outcome(self, job: TrainJob) -> Trained | TrainingFailed:
             if len(self.trained) == 3:
                 raise KeyboardInterrupt
-            return super().train(architecture)
+            return super().outcome(job)
 
     run, first = start(tmp_path / "run", config), Interrupted(config)
     with pytest.raises(KeyboardInterrupt):
@@ -210,7 +219,7 @@ def test_the_proxy_gives_the_same_number_for_the_same_seed_and_reports_iteration
             seen.append((what, done, total))
 
     config = tiny_config()
-    results = [Proxy(config, Watching()).score(config.start_architecture).scores for _ in range(2)]
+    results = [Proxy(config, Watching()).train(TrainJob(architecture=config.start_architecture, seed=0)).scores for _ in range(2)]
     assert results[0] == results[1]
     assert ("iterations", 2, 2) in seen and ("validation", 3, 3) in seen and ("frames", 6, 6) in seen
 
@@ -232,9 +241,9 @@ def test_out_of_memory_fails_the_candidate_and_a_bug_or_broken_data_does_not_hid
         def broken(*args: object, error: Exception = raised, **kwargs: object) -> None:
             raise error
 
-        monkeypatch.setattr("search.proxy.train", broken)
+        monkeypatch.setattr("lpsnet.training.train", broken)
         with pytest.raises(expected) as caught:
-            proxy.score(tiny_config().start_architecture)
+            proxy.train(TrainJob(architecture=tiny_config().start_architecture, seed=0))
         assert type(caught.value) is expected
 
 

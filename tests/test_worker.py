@@ -96,7 +96,7 @@ def test_a_call_that_hangs_is_ended_and_the_next_one_answered(worker: Worker) ->
 
 @pytest.mark.parametrize(("fault", "said"), [(crash, "was ended by SIGSEGV"), (leave, "ended with exit code 3")])
 def test_a_call_that_ends_its_process_says_how_and_the_next_one_is_answered(worker: Worker, fault: object, said: str) -> None:
-    with pytest.raises(WorkerLost, match=f"the measuring process {said}"):
+    with pytest.raises(WorkerLost, match=f"the process {said}"):
         worker.call(fault)  # type: ignore[arg-type]
     assert worker.call(double, 3) == 6
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from latency import Measurement, Store, TimingPlan
 from lpsnet import NAMED, Architecture
 from lpsnet.recipe import TrainRecipe
@@ -68,6 +71,20 @@ def fill_store(path: Path, config: SearchConfig, num_classes: int = 11) -> None:
             )
     store._connection.execute("COMMIT")
     store.close()
+
+
+def write_camvid(root: Path, counts: dict[str, int] | None = None, size: tuple[int, int] = (32, 48), suffix: str = ".png") -> Path:
+    """Make a folder in CamVid's layout, of noise."""
+    rng = np.random.default_rng(0)
+    for split, count in (counts or {"train": 4, "val": 2}).items():
+        (root / split).mkdir(parents=True)
+        (root / f"{split}annot").mkdir()
+        for index in range(count):
+            image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+            label = rng.integers(0, 12, size, dtype=np.uint8)
+            Image.fromarray(image).save(root / split / f"frame{index}{suffix}")
+            Image.fromarray(label).save(root / f"{split}annot" / f"frame{index}.png")
+    return root
 
 
 def few_frames() -> None:

@@ -1,4 +1,4 @@
-"""Several splits of one data set as one."""
+"""Splits made of others: several as one, and a part of one."""
 
 from __future__ import annotations
 
@@ -43,6 +43,36 @@ class Joined:
                 return source, index
             index -= len(source)
         raise IndexError(index)
+
+
+class Thinned:
+    """Every so many frames of a split, evenly spread."""
+
+    def __init__(self, source: Source, count: int) -> None:
+        self._source = source
+        self._chosen = [index * len(source) // count for index in range(count)]
+        self.class_names, self.colours, self.categories = source.class_names, source.colours, source.categories
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def name_of(self, index: int) -> str:
+        """See `Source.name_of`."""
+        return self._source.name_of(self._chosen[index])
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """See `Source.files`."""
+        files = getattr(self._source, "files", None)
+        return tuple(files(self._chosen[index])) if files else ()
+
+    def decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Source.decode`."""
+        return self._source.decode(self._chosen[index])
+
+
+def thinned(frames: Frames, count: int) -> Frames:
+    """So many frames of a split, evenly spread over it; the split itself where it has no more, or for 0."""
+    return Frames(Thinned(frames.source, count), frames.size) if 0 < count < len(frames) else frames
 
 
 def joined(splits: Sequence[Frames]) -> Frames:

@@ -29,17 +29,16 @@ def parse_size(text: str, option: str = "--input") -> tuple[int, int]:
     return int(height), int(width)
 
 
-def parse_span(text: str, option: str) -> tuple[float, float]:
-    """Read MIN-MAX, for example 0.75-1.5.
+def parse_counts(text: str, option: str) -> tuple[int, ...]:
+    """Read whole numbers separated by commas, for example 100,200; none from an empty text.
 
     Raises:
         UserError: the text is something else.
     """
-    low, _, high = text.partition("-")
     try:
-        return float(low), float(high)
+        return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
-        raise UserError(f"{option} takes MIN-MAX, such as 0.75-1.5, got {text!r}") from None
+        raise UserError(f"{option} takes whole numbers separated by commas, such as 100,200, got {text!r}") from None
 
 
 def print_table(title: str, columns: list[str], rows: list[list[Any]], *, marked: int | None = None) -> None:

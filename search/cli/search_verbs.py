@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.console import Live, complain, parse_size, parse_span, print_table
+from search.cli.console import Live, complain, parse_counts, parse_size, print_table
 from search.cli.measure_verbs import AsJson, StorePath
 
 if TYPE_CHECKING:
-    from lpsnet.recipe import TrainRecipe
     from search.config import SearchConfig
     from search.run import Run
     from search.runner import Progress
-    from search.step import Step
+    from search.step import Step, Trial
 
 LatencyLimit = Annotated[
     float, typer.Option(help="End a single latency after this many seconds, as failed; 0: no limit.", min=0.0, max=86_400.0)
@@ -54,10 +53,13 @@ def expand(
     training_device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     proxy_iterations: Annotated[int, typer.Option(help="Training iterations a candidate.", min=1)] = 400,
     batch: Annotated[int, typer.Option(help="Images an iteration.", min=1)] = 8,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.05,
-    crop: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the training crop. Default: the whole input.")] = "",
-    scales: Annotated[str, typer.Option(help="MIN-MAX of the random training scale.")] = "0.75-1.5",
-    jitter: Annotated[float, typer.Option(help="Strength of the random colour jitter.", min=0.0)] = 0.0,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the proxy's recipe, NAME=VALUE.")] = None,
+    rungs: Annotated[str, typer.Option(help="Score all candidates after these iterations, too, and drop the worse: 100,200.")] = "",
+    seeds: Annotated[int, typer.Option(help="Most seeds that a close call is trained with.", min=1)] = 1,
+    inherit: Annotated[bool, typer.Option("--inherit", help="Candidates start from their parent's weights.")] = False,
+    precision: Annotated[str, typer.Option(help="Of the training: fp32, bf16 (a GPU, or a CPU with AMX) or fp16 (a GPU).")] = "fp32",
+    parallel: Annotated[int, typer.Option(help="Candidates trained at a time, in processes that share the threads.", min=1)] = 1,
+    validation_frames: Annotated[int, typer.Option(help="Score on so many frames of the split; 0 for all.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Seed of weights, frame order and augmentation.")] = 0,
     max_scale: Annotated[float, typer.Option(help="Largest scale of a path.")] = 2.0,
     max_width: Annotated[int, typer.Option(help="Most channels of a stage.")] = 1024,
@@ -73,15 +75,18 @@ def expand(
     as_json: AsJson = False,
 ) -> None:
     """Run progressive scaling (Algorithm 1): expand a tiny network step by step into a family."""
-    from search.config import SearchConfig
+    from lpsnet.recipe import changed, proxy_recipe
+    from search.config import RacePlan, SearchConfig
     from search.space import Bounds
 
     same: dict[str, Any] = {"start": start, "backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
     same |= {"steps": steps, "noise": noise, "predictor": str(predictor.resolve()) if predictor else ""}
+    same |= {"precision": precision, "parallel": parallel, "validation_frames": validation_frames}
     config = SearchConfig(
         **_data(data, size),
         **_machine(threads, training_device, latency_seconds),
-        proxy=_recipe(proxy_iterations, crop, scales, batch_size=batch, learning_rate=learning_rate, jitter=jitter),
+        proxy=changed(dataclasses.replace(proxy_recipe(proxy_iterations), batch_size=batch), changes or []),
+        race=RacePlan(rungs=parse_counts(rungs, "--rungs"), seeds=seeds, inherit=inherit),
         bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
         **same,
     )
@@ -108,16 +113,6 @@ def _data(text: str, size: str) -> dict[str, Any]:
     spec = DataSpec.parse(text)
     height, width = parse_size(size) if size else native_size(spec)
     return {"data": str(spec), "height": height, "width": width}
-
-
-def _recipe(iterations: int, crop: str, scales: str, **fields: Any) -> TrainRecipe:
-    """The proxy's recipe with what the command line says of it."""
-    from lpsnet.recipe import proxy_recipe
-
-    crop_height, crop_width = parse_size(crop, "--crop") if crop else (0, 0)
-    scale_min, scale_max = parse_span(scales, "--scales")
-    window: dict[str, Any] = {"crop_height": crop_height, "crop_width": crop_width, "scale_min": scale_min, "scale_max": scale_max}
-    return dataclasses.replace(proxy_recipe(iterations), **window, **fields)
 
 
 def resume(
@@ -189,7 +184,7 @@ def _drive(out: Path, config: SearchConfig, store: Path | None, limits: Limits, 
 
 def print_step(step: Step) -> None:
     """Print a decided step: every candidate with expansion, k, latency, mIoU and slope; the chosen one stands out."""
-    from search.report import slope_text
+    from search.report import slope_text, sure_text
     from search.step import Failure
 
     if step.parent is None:
@@ -198,7 +193,7 @@ def print_step(step: Step) -> None:
     rows = []
     for trial in step.trials:
         failed = isinstance(trial.outcome, Failure)
-        gain = "-" if isinstance(trial.outcome, Failure) else f"{trial.outcome - step.parent.miou_percent:+.2f}"
+        gain = f"{trial.gain.percent:+.2f}" if trial.gain else "-"
         rows.append(
             [
                 " = ".join(name for name, _ in trial.candidate.expansions),
@@ -208,7 +203,7 @@ def print_step(step: Step) -> None:
                 trial.outcome.reason if isinstance(trial.outcome, Failure) else f"{trial.outcome:.2f}",
                 gain,
                 slope_text(trial.slope),
-                "chosen" if trial is step.chosen_trial else ("failed" if failed else ""),
+                "chosen" if trial is step.chosen_trial else ("failed" if failed else _spent(trial)),
             ]
         )
     title = (
@@ -221,8 +216,14 @@ def print_step(step: Step) -> None:
         print(f"{name}: {reason}")
     for name, text in step.excluded.items():
         print(f"{name}: {text} excluded by the predictor, not measured")
-    for note in (*step.warnings, *(tie.text for tie in step.ties)):
+    for note in (*step.warnings, *sure_text(step), *(tie.text for tie in step.ties)):
         print(f"note: {note}")
+
+
+def _spent(trial: Trial) -> str:
+    """What was spent on a candidate that was not taken, where that is told."""
+    seeds = f", {trial.gain.seeds} seeds" if trial.gain and trial.gain.seeds > 1 else ""
+    return f"at {trial.gain.iterations} iterations{seeds}" if trial.gain and trial.gain.iterations else ""
 
 
 def _print_state(wanted: int, progress: Progress, out: Path | None = None) -> None:
