@@ -28,6 +28,8 @@ class WorkerLost(MeasurementFailed):
 class Worker:
     """A process that is started at the first call, kept between calls, and started anew after it was lost.
 
+    On Linux it ends with the thread that made the first call, so that a killed caller leaves nothing behind.
+
     Args:
         limit_s: seconds a call may take, None for any; the start of the process is no part of them.
     """

@@ -132,8 +132,8 @@ class LocalExecutor:
         """
         with device_lock(self._config.training_device, alone=False):
             if self._config.parallel > 1:
-                self._pool = self._pool or Pool(self._config)
-                yield from self._pool.run(jobs, on_start, on_wait)
+                self._pool = self._pool or Pool(self._config.parallel)
+                yield from self._pool.run(self._config, jobs, on_start, on_wait)
                 return
             for job in jobs:
                 on_start(job)

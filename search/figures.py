@@ -1,9 +1,10 @@
-"""Figures of latency tables (matplotlib)."""
+"""Figures of latency tables and of the study of the proxy (matplotlib)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from latency.layers import LayerRow
 from latency.table import ConvRow
@@ -59,3 +60,32 @@ def draw_layers(rows: Sequence[LayerRow], path: Path, title: str) -> None:
     figure.colorbar(ScalarMappable(norm=norm, cmap="viridis"), ax=axes, label="height of the feature map (pixels)", format="%d")
     axes.set_title(f"{len(rows)} 3x3 convolutions, {title}", fontsize=10)
     figure.savefig(path)
+
+
+def draw_rankings(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """How cheap trainings rank against what they cost: regret and rank correlation of each setting over all steps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    whole = [row for row in rows if row["step"] == "all"]
+    figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharex=True)
+    for row in whole:
+        at = row["seconds_a_training"]
+        left.errorbar(at, row["regret"], _ends(row, "regret"), fmt="o", markersize=5, color="#0072b2", capsize=2)
+        right.errorbar(at, row["kendall"], _ends(row, "kendall"), fmt="o", markersize=5, color="#d55e00", capsize=2)
+        for axes, name in ((left, "regret"), (right, "kendall")):
+            axes.annotate(row["setting"], (at, row[name]), textcoords="offset points", xytext=(5, 4), fontsize=7)
+    left.set_ylabel("regret of the choice (points of mIoU)")
+    right.set_ylabel("Kendall tau of the slopes")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xlabel("seconds a training")
+        axes.grid(alpha=0.3, which="both")
+    figure.savefig(path)
+
+
+def _ends(row: Mapping[str, Any], name: str) -> list[list[float]]:
+    """Distances from a figure to the ends of its interval, as error bars want them."""
+    return [[max(0.0, row[name] - row[f"{name}_low"])], [max(0.0, row[f"{name}_high"] - row[name])]]

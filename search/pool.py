@@ -6,9 +6,9 @@ What a training gives does not depend on which of the two it is done in, only on
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,20 +46,24 @@ def train_here(proxy: Proxy, job: TrainJob) -> Ended:
 
 
 class Pool:
-    """Processes that train, kept until closed.
+    """Processes that train, kept until closed, each with its data decoded once.
 
     Args:
-        config: the search; `parallel` is the number of processes.
+        size: number of processes.
     """
 
-    def __init__(self, config: SearchConfig) -> None:
-        self._config = config
-        self._workers = [Worker(None) for _ in range(config.parallel)]
+    def __init__(self, size: int) -> None:
+        self._workers = [Worker(None) for _ in range(size)]
+        # Threads that stay: a process ends with the thread that started it.
+        self._threads = ThreadPoolExecutor(size)
 
-    def run(self, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]) -> Iterator[Ended]:
+    def run(
+        self, config: SearchConfig, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]
+    ) -> Iterator[Ended]:
         """Train all jobs, the next as soon as a process is free; yields each as it ends.
 
         Args:
+            config: of the trainings.
             jobs: begun in this order.
             on_start: called in this thread before each; where it raises, what runs is awaited and yielded first.
             on_wait: called now and then with the number of trainings that run.
@@ -74,8 +78,7 @@ class Pool:
                 except BaseException as reason:
                     stopped, waiting = reason, []
                     break
-                arguments = (idle.pop(), waiting.pop(0), self._config, ended)
-                threading.Thread(target=_call, args=arguments, daemon=True).start()
+                self._threads.submit(_call, idle.pop(), waiting.pop(0), config, ended)
             if len(idle) == len(self._workers):
                 break
             try:
@@ -94,6 +97,7 @@ class Pool:
         """End the processes."""
         for worker in self._workers:
             worker.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _call(worker: Worker, job: TrainJob, config: SearchConfig, ended: queue.Queue[tuple[Worker, Ended | BaseException]]) -> None:
@@ -111,13 +115,10 @@ def _call(worker: Worker, job: TrainJob, config: SearchConfig, ended: queue.Queu
     ended.put((worker, outcome))
 
 
-_proxies: dict[str, Proxy] = {}
+_proxies: list[Proxy] = []
 """In a process that trains: its proxy, whose data stays decoded from one candidate to the next."""
 
 
 def _train(config: SearchConfig, job: TrainJob) -> Ended:
-    name = repr(config)
-    if name not in _proxies:
-        _proxies.clear()
-        _proxies[name] = Proxy(config, Observer())
-    return train_here(_proxies[name], job)
+    _proxies[:] = [_proxies[0].under(config) if _proxies else Proxy(config, Observer())]
+    return train_here(_proxies[0], job)

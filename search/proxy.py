@@ -68,6 +68,13 @@ class Proxy:
         self.training = open_split(spec, "train", config.size)
         self.validation = thinned(open_split(spec, "val", config.size), config.validation_frames)
 
+    def under(self, config: SearchConfig) -> Proxy:
+        """A proxy of another configuration, which keeps these frames where it wants the same."""
+        proxy = Proxy(config, self._observer)
+        if all(getattr(config, name) == getattr(self._config, name) for name in ("data", "size", "validation_frames")):
+            proxy.training, proxy.validation = self.training, self.validation
+        return proxy
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes."""

@@ -34,8 +34,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> SearchConfig:
 
 
 @pytest.fixture(scope="module")
-def pool(config: SearchConfig) -> Iterator[Pool]:
-    pool = Pool(config)
+def pool() -> Iterator[Pool]:
+    pool = Pool(2)
     yield pool
     pool.close()
 
@@ -59,7 +59,7 @@ def same(one: Any, other: Any) -> bool:
 
 def test_what_a_training_gives_does_not_depend_on_where_it_runs(pool: Pool, config: SearchConfig) -> None:
     begun: list[TrainJob] = []
-    found = by_job(list(pool.run(JOBS, begun.append, waited)))
+    found = by_job(list(pool.run(config, JOBS, begun.append, waited)))
     proxy = Proxy(config, Observer())
     here = by_job([train_here(proxy, job) for job in JOBS])
     assert begun == JOBS and set(found) == set(JOBS)
@@ -67,12 +67,19 @@ def test_what_a_training_gives_does_not_depend_on_where_it_runs(pool: Pool, conf
     assert not same(found[JOBS[0]], found[JOBS[1]])
 
 
-def test_a_process_that_is_killed_is_replaced_and_its_training_repeated(pool: Pool) -> None:
-    expected = by_job(list(pool.run(JOBS[:2], started, waited)))
+def test_a_process_lives_from_one_training_to_the_next(pool: Pool, config: SearchConfig) -> None:
+    list(pool.run(config, JOBS[:2], started, waited))
+    before = {worker._process.pid for worker in pool._workers}
+    list(pool.run(config, JOBS, started, waited))
+    assert {worker._process.pid for worker in pool._workers} == before
+
+
+def test_a_process_that_is_killed_is_replaced_and_its_training_repeated(pool: Pool, config: SearchConfig) -> None:
+    expected = by_job(list(pool.run(config, JOBS[:2], started, waited)))
     killed = [worker._process.pid for worker in pool._workers]
     for process in killed:
         os.kill(process, signal.SIGKILL)
-    found = by_job(list(pool.run(JOBS[:2], started, waited)))
+    found = by_job(list(pool.run(config, JOBS[:2], started, waited)))
     assert all(same(found[job], expected[job]) for job in expected)
     assert not set(killed) & {worker._process.pid for worker in pool._workers}
 
@@ -92,7 +99,7 @@ def test_a_training_whose_process_is_lost_twice_is_a_failed_candidate(config: Se
     assert isinstance(outcome.result, TrainingFailed) and "lost twice: the process was ended by SIGKILL" in str(outcome.result)
 
 
-def test_what_on_start_raises_ends_the_work_after_what_runs_has_ended(pool: Pool) -> None:
+def test_what_on_start_raises_ends_the_work_after_what_runs_has_ended(pool: Pool, config: SearchConfig) -> None:
     class TimeIsUp(Exception):
         pass
 
@@ -102,10 +109,10 @@ def test_what_on_start_raises_ends_the_work_after_what_runs_has_ended(pool: Pool
 
     found: list[Ended] = []
     with pytest.raises(TimeIsUp):
-        found.extend(pool.run(JOBS, begin, waited))
+        found.extend(pool.run(config, JOBS, begin, waited))
         pytest.fail("it was not raised")
     ended = []
-    running = pool.run(JOBS, begin, waited)
+    running = pool.run(config, JOBS, begin, waited)
     ended.append(next(running))
     with pytest.raises(TimeIsUp):
         next(running)
@@ -113,9 +120,16 @@ def test_what_on_start_raises_ends_the_work_after_what_runs_has_ended(pool: Pool
 
 
 def test_data_that_is_not_there_is_no_failed_candidate(config: SearchConfig, tmp_path: Path) -> None:
-    lost = Pool(dataclasses.replace(config, data=f"camvid:{tmp_path}"))
+    lost = Pool(1)
     try:
         with pytest.raises(DataError, match="train"):
-            list(lost.run(JOBS[:1], started, waited))
+            list(lost.run(dataclasses.replace(config, data=f"camvid:{tmp_path}"), JOBS[:1], started, waited))
     finally:
         lost.close()
+
+
+def test_frames_stay_decoded_from_one_recipe_to_the_next(config: SearchConfig) -> None:
+    proxy = Proxy(config, Observer())
+    other = dataclasses.replace(config, proxy=dataclasses.replace(config.proxy, iterations=1))
+    assert proxy.under(other).training is proxy.training
+    assert proxy.under(dataclasses.replace(config, height=32)).training is not proxy.training

@@ -19,6 +19,7 @@ from search.cli import (
     predict_verbs,
     predictor_verbs,
     search_verbs,
+    study_verbs,
     table_verbs,
     train_verbs,
 )
@@ -39,6 +40,7 @@ train_verbs.register(app)
 predict_verbs.register(app)
 export_verbs.register(app)
 data_verbs.register(app)
+study_verbs.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:

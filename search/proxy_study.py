@@ -1,0 +1,215 @@
+"""Does a proxy rank as a full training does? Trains the candidates of a run's steps fully and cheaply, and compares (`validate-proxy`).
+
+Trainings accrue in `trainings.csv`; what is reported is what has accrued, with its count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lpsnet.architecture import Architecture
+from lpsnet.errors import UserError
+from search.config import RacePlan, SearchConfig
+from search.observer import Observer
+from search.pool import Pool
+from search.race import Raced, race
+from search.ranking import Ranking, StepScores, overall_spearman, ranking
+from search.step import Failure, Step, Train
+from search.training_table import Setting, Task, TrainingTable, parent_setting, train_tasks
+
+FULL_SEED = 100
+"""Seeds of full trainings are counted from here, so that no cheap one shares its luck with them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyStudy:
+    """What is compared.
+
+    Args:
+        steps: of the run, decided, each with a parent.
+        full: the training that is the truth.
+        full_seeds: how many of each candidate.
+        settings: the cheap trainings.
+        seeds: how many of each.
+    """
+
+    steps: tuple[Step, ...]
+    full: Setting
+    full_seeds: int
+    settings: tuple[Setting, ...]
+    seeds: int
+
+    def tasks(self) -> list[Task]:
+        """Every training that is wanted, full ones last: a study cut short then has whole cheap settings, seed by seed."""
+        found: list[Task] = []
+        for seed in range(self.seeds):
+            for setting in sorted(self.settings, key=lambda s: (s.inherit, s.iterations, s.rung == 0, s.rung)):
+                found += [task for step in self.steps for task in _of_step(step, setting, seed)]
+        for seed in range(self.full_seeds):
+            found += [task for step in self.steps for task in _of_step(step, self.full, FULL_SEED + seed)]
+        return found
+
+
+def run_study(study: ProxyStudy, base: SearchConfig, out: Path, observer: Observer) -> TrainingTable:
+    """Train what is missing; a call that is cut short goes on where it stopped."""
+    table, pool = TrainingTable(out / "trainings.csv"), Pool(base.parallel)
+    try:
+        train_tasks(table, study.tasks(), base, pool, observer, keep=out / "weights")
+    finally:
+        pool.close()
+    return table
+
+
+def candidates_of(step: Step) -> dict[str, float]:
+    """Latency above the parent's, in ms, by network; those that are not slower have no finite slope and are left out."""
+    assert step.parent is not None
+    costs = {str(t.candidate.architecture): t.candidate.latency_ms - step.parent.latency_ms for t in step.trials}
+    return {name: cost for name, cost in costs.items() if cost > 0}
+
+
+def step_scores(step: Step, table: TrainingTable, full: Setting, full_seeds: int, setting: Setting, seeds: int) -> StepScores | None:
+    """What has accrued of a step, None where it is not whole: seeds that every candidate and the control have."""
+    assert step.parent is not None
+    parent, costs = str(step.parent.architecture), candidates_of(step)
+
+    def column(name: str, of: Setting, seed: int) -> float:
+        found = table.score(name, of.name, seed, parent if of.inherit else "")
+        return math.nan if found is None else found
+
+    def scores(of: Setting, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        values = np.array([[column(name, of, seed) for seed in numbers] for name in (*costs, parent)])
+        whole = values[:, ~np.isnan(values).any(0)]
+        return whole[:-1], whole[-1]
+
+    truth, truth_control = scores(full, range(FULL_SEED, FULL_SEED + full_seeds))
+    cheap, control = scores(setting, range(seeds))
+    if not truth.size or not cheap.size or len(costs) < 3:
+        return None
+    return StepScores(np.array(list(costs.values())), truth, truth_control, cheap, control)
+
+
+def report_rows(study: ProxyStudy, table: TrainingTable) -> list[dict[str, Any]]:
+    """A row for each setting and step, and one for each setting over all steps."""
+    rows = []
+    for setting in study.settings:
+        found = {s.number: step_scores(s, table, study.full, study.full_seeds, setting, study.seeds) for s in study.steps}
+        whole = {number: scores for number, scores in found.items() if scores is not None}
+        rankings = {number: ranking(scores) for number, scores in whole.items()}
+        rows += [_row(study, table, setting, str(number), whole[number], rankings[number]) for number in whole]
+        if whole:
+            rows.append(_overall(study, table, setting, list(whole.values()), list(rankings.values())))
+    return rows
+
+
+def raced_rows(study: ProxyStudy, table: TrainingTable) -> list[dict[str, Any]]:
+    """What a race over a setting's rungs would have chosen and spent, played with the scores that have accrued, seed by seed."""
+    rows = []
+    for end in (setting for setting in study.settings if not setting.rung):
+        rungs = sorted(s.rung for s in study.settings if s.rung and dataclasses.replace(s, rung=0) == end)
+        for step in study.steps if rungs else ():
+            whole = step_scores(step, table, study.full, study.full_seeds, end, study.seeds)
+            played = [_play(step, table, end, tuple(rungs), seed) for seed in range(study.seeds)]
+            found = [one for one in played if one is not None]
+            if whole is None or not found:
+                continue
+            names, slopes = list(candidates_of(step)), whole.full_slopes()
+            lost = [float(slopes.max() - slopes[names.index(chosen)]) * float(whole.cost_ms.mean()) for chosen, _ in found]
+            name = f"race-{end.name}@{'-'.join(map(str, rungs))}"
+            share = float(np.mean([spent for _, spent in found])) / (end.iterations * (len(names) + 1))
+            rows.append(
+                {"setting": name, "step": step.number, "seeds": len(found), "regret": float(np.mean(lost)), "share_of_iterations": share}
+            )
+    return rows
+
+
+def _play(step: Step, table: TrainingTable, end: Setting, rungs: tuple[int, ...], seed: int) -> tuple[str, int] | None:
+    """The network a race takes and the iterations it spends; None where a score it asks for is not there."""
+    assert step.parent is not None
+    costs, spent = candidates_of(step), 0
+    runners = tuple(t.candidate for t in step.trials if str(t.candidate.architecture) in costs)
+    racing = race(step.number, step.parent, runners, RacePlan(rungs=rungs), end.iterations)
+    answers: dict[Architecture, float | Failure] | None = None
+    try:
+        while True:
+            request = racing.send(answers)
+            assert isinstance(request, Train)
+            setting = dataclasses.replace(end, rung=request.rung)
+            origin = str(step.parent.architecture) if end.inherit else ""
+            found = {c.architecture: table.score(str(c.architecture), setting.name, seed, origin) for c in request.candidates}
+            if any(score is None for score in found.values()):
+                return None
+            answers = {network: score for network, score in found.items() if score is not None}
+            done = max((rung for rung in rungs if rung < (request.rung or end.iterations)), default=0)
+            spent += len(found) * ((request.rung or end.iterations) - done)
+    except StopIteration as stop:
+        raced: Raced = stop.value
+    best = max(raced.finalists, key=lambda network: raced.gains[network].percent / costs[str(network)])
+    return str(best), spent
+
+
+def default_setting(rows: Sequence[dict[str, Any]], choose_on: Sequence[int]) -> str | None:
+    """The cheapest setting whose regret is within one seed standard deviation on the steps to choose on; None where none is."""
+    chosen = [row for row in rows if row["step"] in {str(number) for number in choose_on}]
+    settings = {row["setting"]: row["seconds_a_training"] for row in chosen}
+    good = [s for s in settings if all(row["regret"] == 0 or row["regret_sd"] <= 1 for row in chosen if row["setting"] == s)]
+    return min(good, key=lambda name: settings[name]) if good else None
+
+
+def study_of(steps: Sequence[Step], wanted: Sequence[int], full: int, full_seeds: int, settings: Sequence[str], seeds: int) -> ProxyStudy:
+    """The study of some steps of a run. Raises `UserError` for steps or settings that are not there."""
+    known = {step.number: step for step in steps if step.parent is not None}
+    if missing := [number for number in wanted if number not in known]:
+        raise UserError(f"the run has no step {missing[0]}; there are: {', '.join(map(str, known)) or 'none'}")
+    parsed = tuple(Setting.parse(name) for name in settings)
+    chosen = tuple(known[number] for number in (wanted or known))
+    return ProxyStudy(steps=chosen, full=Setting(iterations=full), full_seeds=full_seeds, settings=parsed, seeds=seeds)
+
+
+def _of_step(step: Step, setting: Setting, seed: int) -> list[Task]:
+    assert step.parent is not None
+    parent = str(step.parent.architecture)
+    names = [*candidates_of(step), parent]
+    before = []
+    if setting.inherit:  # the weights to start from
+        before = [Task(architecture=parent, setting=parent_setting(setting), seed=0)]
+    origin = parent if setting.inherit else ""
+    return before + [Task(architecture=name, setting=setting.name, seed=seed, parent=origin) for name in names]
+
+
+def _row(study: ProxyStudy, table: TrainingTable, setting: Setting, step: str, scores: StepScores, found: Ranking) -> dict[str, Any]:
+    figures = {
+        name: value
+        for kind, interval in (("kendall", found.kendall), ("spearman", found.spearman), ("regret", found.regret))
+        for name, value in ((kind, interval.value), (f"{kind}_low", interval.low), (f"{kind}_high", interval.high))
+    }
+    counts = {"candidates": len(scores.cost_ms), "full_seeds": scores.full.shape[1], "seeds": scores.cheap.shape[1]}
+    rest = {"regret_sd": found.regret_sd, "within_one_sd": found.within_one_sd, "seconds_a_training": _seconds(table, setting)}
+    return {"setting": setting.name, "step": step, **counts, **figures, **rest, "seconds_full": _seconds(table, study.full)}
+
+
+def _overall(study: ProxyStudy, table: TrainingTable, setting: Setting, scores: list[StepScores], found: list[Ranking]) -> dict[str, Any]:
+    """Means over the steps, but for Spearman, which is of the mIoU over all candidates."""
+    rows = [_row(study, table, setting, "", one, two) for one, two in zip(scores, found, strict=True)]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0] if name not in ("setting", "step")}
+    whole = overall_spearman(scores)
+    counts = {"candidates": sum(len(one.cost_ms) for one in scores)}
+    return {**rows[0], **means, **counts, "step": "all", "spearman": whole.value, "spearman_low": whole.low, "spearman_high": whole.high}
+
+
+def _seconds(table: TrainingTable, setting: Setting) -> float:
+    """Mean seconds of a training under a setting."""
+    found = [row.seconds for task, row in table.rows.items() if task.setting == setting.name]
+    return float(np.mean(found)) if found else math.nan
+
+
+def base_config(run: SearchConfig, **changes: Any) -> SearchConfig:
+    """A run's configuration as a study trains: one seed at a time, without a race."""
+    plain = type(run.race)()
+    return dataclasses.replace(run, race=plain, seed=0, **changes)

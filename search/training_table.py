@@ -1,0 +1,236 @@
+"""Trainings as a table that accrues: one row a training, appended as it ends, so that a study goes on wherever it was killed.
+
+Used by the studies of the proxy and by the tabular benchmark; what a search trains is in its own studies (`study.py`).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lpsnet.architecture import Architecture
+from lpsnet.checkpoint import save
+from lpsnet.errors import TrainingFailed, UserError
+from search.config import SearchConfig
+from search.observer import Observer
+from search.pool import Ended, Pool
+from search.proxy import TrainJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a network of a study is trained.
+
+    Args:
+        iterations: of the whole training.
+        inherit: from the parent's weights.
+        branches: with re-parameterisation branches.
+        shrink: the input is so many times smaller, for training and scoring.
+        rung: score after so many of the iterations, the training to be gone on with; 0 for its end.
+    """
+
+    iterations: int
+    inherit: bool = False
+    branches: bool = True
+    shrink: int = 1
+    rung: int = 0
+
+    @property
+    def name(self) -> str:
+        """For tables, for example `scratch-400`, `inherit-200`, `plain-400`, `half-400` or `scratch-400@100`."""
+        kind = "inherit" if self.inherit else ("scratch" if self.branches else "plain")
+        size = "" if self.shrink == 1 else f"-small{self.shrink}"
+        return f"{kind}{size}-{self.iterations}" + (f"@{self.rung}" if self.rung else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Setting:
+        """The inverse of `name`. Raises `UserError`."""
+        body, _, rung = text.partition("@")
+        try:
+            kind, *middle, iterations = body.split("-")
+            shrink = int(middle[0].removeprefix("small")) if middle else 1
+            found: Setting | None = cls(
+                iterations=int(iterations), inherit=kind == "inherit", branches=kind != "plain", shrink=shrink, rung=int(rung or 0)
+            )
+        except (ValueError, TypeError):
+            found = None
+        if found is None or found.name != text or found.iterations < 1:
+            raise UserError(f"a setting is scratch-N, plain-N, inherit-N or scratch-smallM-N, with @RUNG for its way, got {text!r}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A training that a study wants: a network under a setting, from its parent's weights where the setting inherits."""
+
+    architecture: str
+    setting: str
+    seed: int
+    parent: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Task):
+    """A training that is done; without a score, why."""
+
+    miou_percent: float | None
+    seconds: float
+    failure: str = ""
+
+
+class TrainingTable:
+    """Rows in a CSV file. A last line that a kill has torn is no row.
+
+    Raises:
+        UserError: the file is something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[Task, Row] = {}
+        if path.exists():
+            text = path.read_text()
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:
+                path.write_text(whole)
+            try:
+                for values in csv.DictReader(io.StringIO(whole)):
+                    self._hold(_row(values))
+            except (KeyError, ValueError, TypeError) as error:
+                raise UserError(f"{path} is no table of trainings: {error!r}; name another folder with --out") from error
+
+    def add(self, row: Row) -> None:
+        """Append a row. Raises `UserError` where the file cannot be written."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = not self.path.exists() or not self.path.stat().st_size
+            with self.path.open("a", newline="") as file:
+                writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(row)], lineterminator="\n")
+                if fresh:
+                    writer.writeheader()
+                values = dataclasses.asdict(row)
+                score = "" if row.miou_percent is None else f"{row.miou_percent:.4f}"
+                writer.writerow({**values, "miou_percent": score, "seconds": f"{row.seconds:.1f}"})
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error}") from error
+        self._hold(row)
+
+    def score(self, architecture: str, setting: str, seed: int, parent: str = "") -> float | None:
+        """mIoU in percent of a training, None where there is none."""
+        row = self.rows.get(Task(architecture=architecture, setting=setting, seed=seed, parent=parent))
+        return None if row is None else row.miou_percent
+
+    def _hold(self, row: Row) -> None:
+        self.rows[Task(architecture=row.architecture, setting=row.setting, seed=row.seed, parent=row.parent)] = row
+
+
+def _row(values: dict[str, Any]) -> Row:
+    score = values["miou_percent"]
+    return Row(
+        architecture=values["architecture"],
+        setting=values["setting"],
+        seed=int(values["seed"]),
+        parent=values["parent"],
+        miou_percent=float(score) if score else None,
+        seconds=float(values["seconds"]),
+        failure=values["failure"],
+    )
+
+
+def config_for(setting: Setting, base: SearchConfig) -> SearchConfig:
+    """The configuration that a setting trains under: the base's recipe but for what the setting names."""
+    warmup = min(20, max(1, setting.iterations // 10))
+    proxy = dataclasses.replace(base.proxy, iterations=setting.iterations, warmup_iterations=warmup, branches=setting.branches)
+    return dataclasses.replace(base, proxy=proxy, height=base.height // setting.shrink, width=base.width // setting.shrink)
+
+
+def train_tasks(
+    table: TrainingTable, tasks: Iterable[Task], base: SearchConfig, pool: Pool, observer: Observer, *, keep: Path | None = None
+) -> None:
+    """Train what the table does not hold, setting by setting, and append each as it ends.
+
+    Args:
+        table: is added to.
+        tasks: wanted; an inheriting one needs its parent's weights in `keep`.
+        base: data, size, recipe and threads.
+        pool: does the work.
+        observer: told of progress.
+        keep: folder of weights and of states that are gone on with; weights of whole trainings from scratch are kept here.
+    """
+    wanted = [task for task in dict.fromkeys(tasks) if task not in table.rows]
+    done = 0
+
+    def told(detail: str) -> None:
+        observer.work("candidates", done, len(wanted), detail)
+
+    # What is scored on its way comes before what ends it, and what inherits after what it inherits from.
+    names = sorted(dict.fromkeys(task.setting for task in wanted), key=lambda name: ("inherit" in name, "@" not in name))
+    for name in names:
+        for ended in _train_setting(table, [task for task in wanted if task.setting == name], base, pool, told, keep):
+            done += 1
+            told(f"{name}: {ended.job.architecture}")
+
+
+def _train_setting(
+    table: TrainingTable, tasks: list[Task], base: SearchConfig, pool: Pool, told: Callable[[str], None], keep: Path | None
+) -> Iterator[Ended]:
+    """Train tasks of one setting; yields each once its row is written."""
+    setting = Setting.parse(tasks[0].setting)
+    jobs = {_job(task, setting, keep): task for task in tasks}
+
+    def begin(job: TrainJob) -> None:
+        told(f"{setting.name}: {job.architecture}")
+
+    def wait(running: int) -> None:
+        told(f"{setting.name}: {running} at a time")
+
+    for ended in pool.run(config_for(setting, base), list(jobs), begin, wait):
+        if keep is not None and not setting.rung and not setting.inherit and ended.job.seed == 0:
+            _keep_weights(ended, keep, base)
+        table.add(_ended_row(jobs[ended.job], ended))
+        yield ended
+
+
+def weights_file(keep: Path, architecture: str, setting: str) -> Path:
+    """Where the weights of a training from scratch lie."""
+    return keep / f"{architecture}_{setting}.safetensors"
+
+
+def parent_setting(setting: Setting) -> str:
+    """The training whose weights an inheriting one starts from: its own length, from scratch, as a chain's start is trained."""
+    return dataclasses.replace(setting, inherit=False, rung=0).name
+
+
+def _job(task: Task, setting: Setting, keep: Path | None) -> TrainJob:
+    parent, state = None, None
+    if setting.inherit:
+        assert keep is not None
+        parent = weights_file(keep, task.parent, parent_setting(setting))
+    if keep is not None and not setting.inherit:
+        digest = hashlib.sha256(repr((task.architecture, dataclasses.replace(setting, rung=0), task.seed)).encode()).hexdigest()[:24]
+        path = keep / f"{digest}.pt"
+        state = path if setting.rung or path.exists() else None
+    return TrainJob(architecture=Architecture.parse(task.architecture), seed=task.seed, rung=setting.rung, parent=parent, state=state)
+
+
+def _keep_weights(ended: Ended, keep: Path, base: SearchConfig) -> None:
+    if not isinstance(ended.result, TrainingFailed):
+        names = tuple(f"class {number}" for number in range(ended.result.network.num_classes))
+        keep.mkdir(parents=True, exist_ok=True)
+        name = Setting(iterations=ended.result.curve[-1][0], branches=ended.result.network.branches).name
+        save(weights_file(keep, str(ended.job.architecture), name), ended.result.network, class_names=names, input_size=base.size)
+    if ended.job.state is not None:
+        ended.job.state.unlink(missing_ok=True)
+
+
+def _ended_row(task: Task, ended: Ended) -> Row:
+    same = {"architecture": task.architecture, "setting": task.setting, "seed": task.seed, "parent": task.parent}
+    if isinstance(ended.result, TrainingFailed):
+        return Row(**same, miou_percent=None, seconds=ended.seconds, failure=str(ended.result))  # type: ignore[arg-type]
+    return Row(**same, miou_percent=ended.result.scores.miou_percent, seconds=ended.seconds)  # type: ignore[arg-type]

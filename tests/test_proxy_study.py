@@ -1,0 +1,171 @@
+"""The study of the proxy: what it trains, how it accrues, what it reports, and the verb over all of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lpsnet.errors import UserError
+from search.cli import run
+from search.observer import Observer
+from search.pool import Pool
+from search.proxy_study import FULL_SEED, ProxyStudy, base_config, default_setting, raced_rows, report_rows, run_study, study_of
+from search.step import Step
+from search.training_table import Row, Setting, Task, TrainingTable, train_tasks
+from tests.test_runner import CountingExecutor, finish
+from tests.tiny import tiny_config, write_camvid
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
+    config = tiny_config(2)
+    return finish(tmp_path_factory.mktemp("run") / "run", config, CountingExecutor(config))
+
+
+class TestSettings:
+    @pytest.mark.parametrize("name", ["scratch-400", "plain-50", "inherit-200", "scratch-small2-400", "scratch-400@100", "inherit-200@50"])
+    def test_names_are_read_back(self, name: str) -> None:
+        assert Setting.parse(name).name == name
+
+    @pytest.mark.parametrize("name", ["scratch", "scratch-0", "fast-400", "scratch-400@x", "scratch-big-400", ""])
+    def test_other_names_are_refused(self, name: str) -> None:
+        with pytest.raises(UserError, match="a setting is scratch-N"):
+            Setting.parse(name)
+
+
+class TestTheTable:
+    ROW = Row(architecture="B1-1-1-1-1_C4-8-16-32-32_R4", setting="scratch-4", seed=1, miou_percent=31.25, seconds=2.0)
+
+    def test_rows_accrue_and_a_torn_line_is_none(self, tmp_path: Path) -> None:
+        table = TrainingTable(tmp_path / "trainings.csv")
+        table.add(self.ROW)
+        with table.path.open("a") as file:
+            file.write("B1-1-1-1-1_C4-8-16")
+        again = TrainingTable(table.path)
+        assert list(again.rows.values()) == [self.ROW]
+        failed = Row(
+            architecture="B1-2-1-1-1_C4-8-16-32-32_R4", setting="scratch-4", seed=1, miou_percent=None, seconds=1.0, failure="nan, lost"
+        )
+        again.add(failed)
+        assert list(TrainingTable(table.path).rows.values()) == [self.ROW, failed]
+        assert again.score(failed.architecture, "scratch-4", 1) is None and again.score(self.ROW.architecture, "scratch-4", 1) == 31.25
+
+    def test_another_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "trainings.csv").write_text("a,b\n1,2\n")
+        with pytest.raises(UserError, match="is no table of trainings"):
+            TrainingTable(tmp_path / "trainings.csv")
+
+
+def filled(path: Path, study: ProxyStudy, score: Callable[[Task], float | None]) -> TrainingTable:
+    """A table as if a study had trained all it wants, with scores from a formula."""
+    table = TrainingTable(path)
+    for task in study.tasks():
+        if task not in table.rows:
+            table.add(
+                Row(
+                    architecture=task.architecture,
+                    setting=task.setting,
+                    seed=task.seed,
+                    parent=task.parent,
+                    miou_percent=score(task),
+                    seconds=1.0,
+                )
+            )
+    return table
+
+
+def true_score(task: Task) -> float:
+    """Grows with the network; every seed has its own luck, the same for all networks."""
+    numbers = [int(number) for number in task.architecture.replace("_", "-").replace("C", "").replace("B", "").replace("R", "").split("-")]
+    return sum(numbers) / 10 + 0.5 * (task.seed % 3)
+
+
+class TestTheReport:
+    def test_a_cheap_training_that_agrees_has_no_regret_and_is_chosen_if_it_is_cheapest(self, steps: list[Step], tmp_path: Path) -> None:
+        study = study_of(steps, (), 50, 2, ["scratch-4", "plain-4"], 2)
+        table = filled(tmp_path / "t.csv", study, lambda task: -true_score(task) if "plain" in task.setting else true_score(task))
+        rows = {(row["setting"], row["step"]): row for row in report_rows(study, table)}
+        assert {step for _, step in rows} == {"1", "2", "all"}
+        good, bad = rows["scratch-4", "1"], rows["plain-4", "1"]
+        assert good["kendall"] == pytest.approx(1) and good["regret"] == 0
+        assert bad["kendall"] == pytest.approx(-1) and bad["regret"] > 0
+        assert rows["scratch-4", "all"]["spearman"] > 0.99 and rows["plain-4", "all"]["spearman"] < -0.99
+
+    def test_what_has_not_accrued_is_not_reported(self, steps: list[Step], tmp_path: Path) -> None:
+        study = study_of(steps, (1,), 50, 1, ["scratch-4"], 1)
+        assert report_rows(study, TrainingTable(tmp_path / "t.csv")) == []
+        one_lost = str(steps[1].trials[0].candidate.architecture)
+        table = filled(tmp_path / "t.csv", study, lambda task: None if task.architecture == one_lost else true_score(task))
+        assert report_rows(study, table) == []
+
+    def test_the_default_is_the_cheapest_within_a_seed_deviation_on_every_step(self) -> None:
+        def row(setting: str, step: str, sd: float, seconds: float) -> dict[str, object]:
+            return {"setting": setting, "step": step, "regret": sd, "regret_sd": sd, "seconds_a_training": seconds}
+
+        rows = [row("a", "1", 0.5, 10), row("a", "2", 5.0, 10), row("b", "1", 1.0, 4), row("c", "1", 1.1, 1), row("b", "all", 9.0, 4)]
+        assert default_setting(rows, (1,)) == "b"
+        assert default_setting(rows, (1, 2)) == "b"  # judged where it has been trained
+        assert default_setting(rows, (2,)) is None
+
+    def test_a_race_is_played_with_the_scores_that_are_there(self, steps: list[Step], tmp_path: Path) -> None:
+        study = study_of(steps, (1,), 50, 1, ["scratch-40", "scratch-40@10"], 1)
+        table = filled(tmp_path / "t.csv", study, lambda task: 20 * true_score(task))
+        (row,) = raced_rows(study, table)
+        assert row["setting"] == "race-scratch-40@10" and row["regret"] == 0
+        assert 0.25 < row["share_of_iterations"] < 1
+
+    def test_a_step_that_is_not_there(self, steps: list[Step]) -> None:
+        with pytest.raises(UserError, match="the run has no step 7; there are: 1, 2"):
+            study_of(steps, (7,), 50, 1, ["scratch-4"], 1)
+
+
+def test_it_trains_what_is_missing_and_inherits_from_kept_weights(steps: list[Step], tmp_path: Path) -> None:
+    root = write_camvid(tmp_path / "camvid", {"train": 4, "val": 2}, (64, 96))
+    config = base_config(tiny_config(data=f"camvid:{root}", height=64, width=96), parallel=1)
+    one = steps[1].trials[3].candidate.architecture
+    parent = str(config.start_architecture)
+    tasks = [Task(architecture=parent, setting="scratch-2", seed=0)]
+    tasks += [Task(architecture=str(one), setting=name, seed=0) for name in ("scratch-2@1", "scratch-2", "scratch-small2-2")]
+    tasks += [Task(architecture=str(one), setting="inherit-2", seed=0, parent=parent)]
+    pool = Pool(1)
+    try:
+        table = TrainingTable(tmp_path / "out" / "trainings.csv")
+        train_tasks(table, tasks, config, pool, Observer(), keep=tmp_path / "out" / "weights")
+        seen = dict(table.rows)
+        train_tasks(table, tasks, config, pool, Observer(), keep=tmp_path / "out" / "weights")
+    finally:
+        pool.close()
+    assert set(seen) == set(tasks) and table.rows == seen
+    assert all(row.miou_percent is not None for row in seen.values())
+    assert len({row.miou_percent for row in seen.values()}) == len(tasks)
+    assert not list((tmp_path / "out" / "weights").glob("*.pt"))
+
+
+def test_the_verb_reports_what_has_accrued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny_config(2)
+    steps = finish(tmp_path / "run", config, CountingExecutor(config))
+    study = study_of(steps, (), 50, 2, ["scratch-4", "inherit-4"], 1)
+    assert {task.seed for task in study.tasks()} == {0, FULL_SEED, FULL_SEED + 1}
+    filled(tmp_path / "out" / "trainings.csv", study, lambda task: -true_score(task) if task.parent else true_score(task))
+    arguments = ["validate-proxy", str(tmp_path / "run"), "--full", "50", "--settings", "scratch-4,inherit-4", "--seeds", "1"]
+    assert run([*arguments, "--out", str(tmp_path / "out"), "--report-only", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["chosen"] == "scratch-4" and told["chosen_on"] == [1] and told["judged_on"] == [2]
+    assert set(pd.read_csv(tmp_path / "out" / "ranking.csv")["step"]) == {"1", "2", "all"}
+    assert (tmp_path / "out" / "ranking.png").stat().st_size > 5000
+    assert run([*arguments, "--out", str(tmp_path / "out"), "--report-only"]) == 0
+    assert "chosen on steps 1" in capsys.readouterr().out
+
+
+def test_a_whole_study_on_a_tiny_run(tmp_path: Path) -> None:
+    root = write_camvid(tmp_path / "camvid", {"train": 4, "val": 2}, (64, 96))
+    config = tiny_config(1, data=f"camvid:{root}", height=64, width=96)
+    steps = finish(tmp_path / "run", config, CountingExecutor(config))
+    study = study_of(steps, (1,), 3, 1, ["inherit-2"], 1)
+    table = run_study(study, base_config(config, parallel=1), tmp_path / "out", Observer())
+    assert set(study.tasks()) == set(table.rows)
+    assert {row["step"] for row in report_rows(study, table)} == {"1", "all"}
