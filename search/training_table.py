@@ -116,7 +116,7 @@ class TrainingTable:
                     writer.writeheader()
                 values = dataclasses.asdict(row)
                 score = "" if row.miou_percent is None else f"{row.miou_percent:.4f}"
-                writer.writerow({**values, "miou_percent": score, "seconds": f"{row.seconds:.1f}"})
+                writer.writerow({**values, "miou_percent": score, "seconds": f"{row.seconds:.4g}"})
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error}") from error
         self._hold(row)

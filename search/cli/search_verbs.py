@@ -83,7 +83,7 @@ def expand(
     same |= {"steps": steps, "noise": noise, "predictor": str(predictor.resolve()) if predictor else ""}
     same |= {"precision": precision, "parallel": parallel, "validation_frames": validation_frames}
     config = SearchConfig(
-        **_data(data, size),
+        **data_fields(data, size),
         **_machine(threads, training_device, latency_seconds),
         proxy=changed(dataclasses.replace(proxy_recipe(proxy_iterations), batch_size=batch), changes or []),
         race=RacePlan(rungs=parse_counts(rungs, "--rungs"), seeds=seeds, inherit=inherit),
@@ -106,7 +106,7 @@ def _machine(threads: int, training_device: str, latency_seconds: float) -> dict
     return {"threads": threads or available_cores(), "training_device": resolve_device(training_device), "plan": plan}
 
 
-def _data(text: str, size: str) -> dict[str, Any]:
+def data_fields(text: str, size: str) -> dict[str, Any]:
     """The data set's canonical text, and the height and width asked for or its own."""
     from lpsnet.data import DataSpec, native_size
 

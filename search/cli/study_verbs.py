@@ -1,4 +1,4 @@
-"""`lps-search validate-proxy`: does the cheap training of a search rank as a full one does?"""
+"""`lps-search validate-proxy`, `bench-table` and `rival`: does the search choose rightly, and better than others at equal cost?"""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.console import Live, parse_counts, print_table, write_rows
-from search.cli.measure_verbs import AsJson
+from search.cli.measure_verbs import AsJson, StorePath
 
 if TYPE_CHECKING:
+    from search.config import SearchConfig
     from search.proxy_study import ProxyStudy
     from search.training_table import TrainingTable
 
@@ -21,6 +22,8 @@ SETTINGS = "scratch-100,scratch-200,scratch-400,plain-400,inherit-100,inherit-20
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command("validate-proxy")(validate_proxy)
+    app.command("bench-table")(bench_table)
+    app.command("rival")(rival)
 
 
 def validate_proxy(
@@ -86,3 +89,126 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
     for race in races:
         print(f"{race['setting']}, step {race['step']}: regret {race['regret']:.2f}, {race['share_of_iterations']:.0%} of the iterations")
     print(f"chosen on steps {', '.join(map(str, chooses))}: {chosen or 'none: no setting is within one seed standard deviation on all'}")
+
+
+def bench_table(
+    data: Annotated[str, typer.Option(help="NAME or NAME:PATH.")] = "synthetic",
+    out: Annotated[Path, typer.Option(help="Folder of the table; what is there is not repeated.")] = Path("results/bench"),
+    networks: Annotated[int, typer.Option(help="Networks, drawn from the space up to about step 5 of Table 4.", min=1)] = 60,
+    iterations: Annotated[int, typer.Option(help="Of the training every network has.", min=1)] = 400,
+    seeds: Annotated[int, typer.Option(help="Of these trainings.", min=1)] = 2,
+    long_networks: Annotated[int, typer.Option(help="The first so many have a long training, too.", min=0)] = 24,
+    long_iterations: Annotated[int, typer.Option(help="Of a long training.", min=1)] = 2000,
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH. Default: the data set's own.")] = "",
+    batch: Annotated[int, typer.Option(help="Images an iteration.", min=1)] = 8,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    parallel: Annotated[int, typer.Option(help="Trainings at a time, in processes that share the threads.", min=1)] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure and train networks of the space: a table on which searches can be replayed in seconds."""
+    from latency.store import Store, default_store_path
+    from search.bench import BenchPlan, make_bench
+    from search.run import provenance, write_json
+    from search.training_table import Setting
+
+    config = _config(data, size, batch, threads, precision=precision, parallel=parallel)
+    short, long = Setting(iterations=iterations), Setting(iterations=long_iterations)
+    plan = BenchPlan(networks=networks, short=short, seeds=seeds, long_networks=long_networks, long=long)
+    with Live() as live:
+        table = make_bench(plan, config, Store(store or default_store_path()), out, live)
+    counts = {name: sum(task.setting == name for task in table.rows) for name in (short.name, long.name)}
+    told = {"out": str(out), "trainings": counts, "failed": sum(row.miou_percent is None for row in table.rows.values())}
+    write_json(out / "summary.json", {**told, "config": config.to_dict(), **provenance()})
+    print(json.dumps(told) if as_json else f"{out} holds {', '.join(f'{n} trainings {name}' for name, n in counts.items())}")
+
+
+def rival(
+    sampler: Annotated[str, typer.Option(help="Searches by name, comma-separated; all for every one.")] = "all",
+    bench: Annotated[Path, typer.Option(help="Folder of bench-table, on which they are replayed.")] = Path("results/bench"),
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/rivals"),
+    iterations: Annotated[int, typer.Option(help="Whose trainings of the table are the proxy.", min=1)] = 400,
+    seeds: Annotated[int, typer.Option(help="Replays of each.", min=1)] = 100,
+    hours: Annotated[float, typer.Option(help="Budget of each in hours of training, tuning included.", min=0.0)] = 1.0,
+    live: Annotated[str, typer.Option(help="Search for real on this data set instead, NAME or NAME:PATH; one sampler.")] = "",
+    seed: Annotated[int, typer.Option(help="Of a live search.")] = 0,
+    precision: Annotated[str, typer.Option(help="Of a live search: fp32, bf16 or fp16.")] = "fp32",
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the greedy rule, its variants and other searches at equal cost, and compare the fronts they find."""
+    from search.samplers import SAMPLERS
+
+    names = list(SAMPLERS) if sampler == "all" else [name.strip() for name in sampler.split(",")]
+    if live:
+        _rival_live(names, live, 3600 * hours, iterations, seed, precision, store, out, as_json)
+        return
+    from search.bench import surrogate
+    from search.rivals import draw_rivals, replay, summary
+    from search.run import provenance, write_json
+    from search.training_table import Setting
+
+    with Live() as bar:
+        rows = replay(surrogate(bench, Setting(iterations=iterations).name), names, seeds, 3600 * hours, bar)
+    found = summary(rows)
+    write_rows(out / "curves.csv", rows)
+    write_rows(out / "summary.csv", found)
+    write_json(out / "summary.json", {"bench": str(bench), "seeds": seeds, "hours": hours, "samplers": found, **provenance()})
+    draw_rivals(rows, out / "curves.png")
+    if as_json:
+        print(json.dumps(found))
+        return
+    shown = ("sampler", "seeds", "hypervolume", "low", "high", "greedy_ahead", "greedy_ahead_low", "greedy_ahead_high")
+    cells = [[value if isinstance(value := row.get(name, "-"), str | int) else f"{value:.3f}" for name in shown] for row in found]
+    print_table(f"hypervolume after {hours:g} hours of training, 95 % intervals over {seeds} seeds", list(shown), cells)
+
+
+def _rival_live(
+    names: list[str], data: str, budget_s: float, iterations: int, seed: int, precision: str, store: Path | None, out: Path, as_json: bool
+) -> None:
+    """One search for real; what it saw goes to a file of its own."""
+    from latency.store import Store, default_store_path
+    from lpsnet.errors import UserError
+    from search.pareto import front
+    from search.rivals import run_live
+
+    if len(names) != 1:
+        raise UserError(f"a live search runs one sampler, got {len(names)}; name it with --sampler")
+    config = _config(data, "", 8, 0, precision=precision, iterations=iterations, seed=seed)
+    with Live() as bar:
+        problem = run_live(config, Store(store or default_store_path()), names[0], budget_s, bar)
+    if not problem.seen:
+        raise UserError(f"{budget_s:.0f} s were spent before a network was trained; --hours takes more")
+    best = set(front([(one.latency_ms, one.miou_percent) for one in problem.seen]))
+    rows = [
+        {
+            "sampler": names[0],
+            "seed": seed,
+            "architecture": str(one.architecture),
+            "latency_ms": one.latency_ms,
+            "miou_percent": one.miou_percent,
+            "spent_s": one.spent_s,
+            "front": number in best,
+        }
+        for number, one in enumerate(problem.seen)
+    ]
+    write_rows(out / f"live_{names[0]}_{seed}.csv", rows)
+    if as_json:
+        print(json.dumps(rows))
+        return
+    cells = [[row["architecture"], f"{row['latency_ms']:.3f}", f"{row['miou_percent']:.2f}"] for row in rows if row["front"]]
+    print_table(f"{names[0]}: the front of {len(rows)} networks in {budget_s / 3600:g} hours", ["network", "ms", "mIoU %"], cells)
+
+
+def _config(data: str, size: str, batch: int, threads: int, *, iterations: int = 400, seed: int = 0, **more: Any) -> SearchConfig:
+    """The configuration of a study on a data set: latency from ONNX Runtime, the proxy's own recipe."""
+    import dataclasses
+
+    from latency.environment import available_cores
+    from lpsnet.recipe import proxy_recipe
+    from search.cli.search_verbs import data_fields
+    from search.config import SearchConfig
+
+    proxy = dataclasses.replace(proxy_recipe(iterations), batch_size=batch)
+    return SearchConfig(**data_fields(data, size), threads=threads or available_cores(), proxy=proxy, seed=seed, **more)

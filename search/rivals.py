@@ -1,0 +1,145 @@
+"""Searches side by side at equal cost: replayed over many seeds on a surrogate of the tabular benchmark, or live.
+
+Cost is measured seconds of training (and, live, of measuring), tuning included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latency.store import Store
+from lpsnet.architecture import NAMED, TABLE_4, Architecture
+from lpsnet.errors import TrainingFailed, UserError
+from search.bench import BOUNDS, LAST_STEP, covered
+from search.config import SearchConfig
+from search.executor import LocalExecutor
+from search.observer import Observer
+from search.problem import Budgeted, Seen, Surrogate
+from search.proxy import TrainJob
+from search.samplers import SAMPLERS
+from search.space import Bounds
+
+POINTS = 40
+"""Moments at which a search's hypervolume is told."""
+
+WORST_PERCENT = 15.0
+"""mIoU below which nothing counts: what N0 has after next to no training."""
+
+
+def check_samplers(names: Sequence[str]) -> None:
+    """Raises `UserError` for a name that is none."""
+    for name in names:
+        if name not in SAMPLERS:
+            raise UserError(f"unknown sampler {name!r}; there are: {', '.join(SAMPLERS)}")
+
+
+def replay(surrogate: Surrogate, names: Sequence[str], seeds: int, budget_s: float, observer: Observer) -> list[dict[str, Any]]:
+    """Hypervolume of each search over its spent seconds, a row a search, seed and moment."""
+    check_samplers(names)
+    slowest, times = slowest_ms(surrogate), list(np.linspace(0, budget_s, POINTS + 1)[1:])
+    rows = []
+    for number, name in enumerate(names):
+        for seed in range(seeds):
+            observer.work("candidates", number * seeds + seed, len(names) * seeds, f"{name}, seed {seed}")
+            problem = surrogate.problem(budget_s, seed)
+            SAMPLERS[name](problem, NAMED["N0"], BOUNDS, seed)
+            true = [_without_luck(one, surrogate) for one in problem.seen]
+            found = covered(true, times, slowest, WORST_PERCENT)
+            same = {"sampler": name, "seed": seed}
+            rows += [{**same, "spent_s": at, "hypervolume": value} for at, value in zip(times, found, strict=True)]
+    observer.work("candidates", len(names) * seeds, len(names) * seeds)
+    return rows
+
+
+def slowest_ms(surrogate: Surrogate) -> float:
+    """Latency up to which networks count: that of the fifth network of Table 4, about where the table ends."""
+    return surrogate.value("latency", TABLE_4[LAST_STEP])
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each search, its hypervolume at the end with Student's 95 % interval over seeds, and the paired gap to the greedy rule."""
+    from scipy.stats import t as student
+
+    ends: dict[str, dict[int, float]] = {}
+    last = max(row["spent_s"] for row in rows)
+    for row in rows:
+        if row["spent_s"] == last:
+            ends.setdefault(row["sampler"], {})[row["seed"]] = row["hypervolume"]
+
+    def interval(values: Sequence[float]) -> tuple[float, float, float]:
+        mean, count = float(np.mean(values)), len(values)
+        margin = float(student.ppf(0.975, count - 1)) * float(np.std(values, ddof=1)) / count**0.5 if count > 1 else float("nan")
+        return mean, mean - margin, mean + margin
+
+    found = []
+    for name, by_seed in ends.items():
+        mean, low, high = interval(list(by_seed.values()))
+        row = {"sampler": name, "seeds": len(by_seed), "hypervolume": mean, "low": low, "high": high}
+        if "greedy" in ends and name != "greedy":
+            gap, gap_low, gap_high = interval([ends["greedy"][seed] - value for seed, value in by_seed.items() if seed in ends["greedy"]])
+            row |= {"greedy_ahead": gap, "greedy_ahead_low": gap_low, "greedy_ahead_high": gap_high}
+        found.append(row)
+    return sorted(found, key=lambda row: row["hypervolume"], reverse=True)
+
+
+def run_live(config: SearchConfig, store: Store, name: str, budget_s: float, observer: Observer) -> Budgeted:
+    """Run a search with real measurements and trainings until the seconds are spent; what it saw is in the problem returned.
+
+    A network whose training fails scores 0.
+    """
+    check_samplers([name])
+    executor = LocalExecutor(config, store, observer)
+    proxy = executor.proxy
+
+    def latency(architecture: Architecture) -> tuple[float, float]:
+        start = time.perf_counter()
+        return executor.measure(architecture).latency_ms, time.perf_counter() - start
+
+    def miou(architecture: Architecture) -> tuple[float, float]:
+        start = time.perf_counter()
+        try:
+            score = proxy.train(TrainJob(architecture=architecture, seed=config.seed)).scores.miou_percent
+        except TrainingFailed as failure:
+            observer.note(f"{architecture}: {failure}")
+            score = 0.0
+        observer.work("candidates", len(problem.seen) + 1, len(problem.seen) + 2, f"{architecture}: {score:.2f}")
+        return score, time.perf_counter() - start
+
+    problem = Budgeted(latency, miou, budget_s)
+    bounds = Bounds(max_scale=1.0, max_width=BOUNDS.max_width, max_depth=BOUNDS.max_depth, max_paths=BOUNDS.max_paths)
+    SAMPLERS[name](problem, config.start_architecture, bounds, config.seed)
+    return problem
+
+
+def draw_rivals(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Hypervolume over spent seconds: mean and 95 % interval of each search."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, name in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
+        mine = [row for row in rows if row["sampler"] == name]
+        times = sorted({row["spent_s"] for row in mine})
+        values = np.array([[row["hypervolume"] for row in mine if row["spent_s"] == at] for at in times])
+        mean, error = values.mean(1), 1.96 * values.std(1) / max(1, values.shape[1]) ** 0.5
+        style = {"color": f"C{number % 10}", "linestyle": "-" if number < 5 else "--"}
+        axes.plot(times, mean, label=name, linewidth=2.2 if name == "greedy" else 1.2, **style)  # type: ignore[arg-type]
+        axes.fill_between(times, mean - error, mean + error, color=style["color"], alpha=0.15)
+    axes.set_xlabel("seconds spent on training")
+    axes.set_ylabel("hypervolume (points of mIoU times log latency)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def _without_luck(one: Seen, surrogate: Surrogate) -> Seen:
+    """What a search saw, judged by its expected mIoU: luck in the training that chose it is no merit of a front."""
+    return dataclasses.replace(one, miou_percent=surrogate.value("miou", one.architecture))
