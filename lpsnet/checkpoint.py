@@ -38,6 +38,12 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, or not of the expected network."""
 
 
+TRAIN_ONLY = "-train"
+"""What follows the name of a shipped network that was trained on the train split alone."""
+
+_SHIPPED = {f"{name}{kind}".lower(): f"{name}{kind}" for name in NAMED for kind in ("", TRAIN_ONLY)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
     """What a checkpoint says of its network besides the weights.
@@ -192,7 +198,7 @@ def load(source: str | Path, architecture: Architecture | str | None = None, *, 
 
     Args:
         source: a checkpoint written by `save`; a `.pth` file of the authors, which needs `architecture`; or the name of
-            a shipped network, such as `LPS-Net-M`.
+            a shipped network, such as `LPS-Net-M`, or `LPS-Net-M-train` for the one that has not seen the validation split.
         architecture: what the file must hold, where that is known.
         num_classes: for fine-tuning on other classes: where it differs from the file's, the head is new, with random weights,
             and a warning says so.
@@ -203,9 +209,8 @@ def load(source: str | Path, architecture: Architecture | str | None = None, *, 
     """
     expected = Architecture.parse(architecture) if isinstance(architecture, str) else architecture
     path = Path(source)
-    names = {name.lower(): name for name in NAMED}
-    if not path.exists() and (name := names.get(str(source).lower())):
-        path, named = _shipped(name), NAMED[name]
+    if not path.exists() and (name := _SHIPPED.get(str(source).lower())):
+        path, named = _shipped(name), NAMED[name.removesuffix(TRAIN_ONLY)]
         if expected not in (None, named):
             raise CheckpointError(f"{source} is {named}, expected {expected}")
         expected = named
@@ -242,8 +247,8 @@ def read_metadata(path: str | Path) -> Metadata:
 
 def read_description(source: str | Path) -> Metadata | None:
     """What a checkpoint file, or a shipped network of that name, says of itself; None for a `.pth` file, which says nothing."""
-    path, names = Path(source), {name.lower(): name for name in NAMED}
-    if not path.exists() and (name := names.get(str(source).lower())):
+    path = Path(source)
+    if not path.exists() and (name := _SHIPPED.get(str(source).lower())):
         path = _shipped(name)
     return None if path.suffix == ".pth" else read_metadata(path)
 

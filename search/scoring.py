@@ -57,6 +57,8 @@ def score(plan: ScorePlan, device: str, observer: Observer, *, out: Path | None 
         raise UserError(f"{plan.checkpoint} has {network.num_classes} classes, {spec} has {frames.num_classes}; they must be equal")
     told = read_description(plan.checkpoint)
     own = told.input_size if told is not None else frames.size
+    if told is not None and told.provenance.get("data") == spec.name and plan.split in told.provenance.get("splits", ()):
+        observer.note(f"{plan.checkpoint} was trained on the {plan.split} split, too: what it scores there says little")
     size = plan.size or own
     frames.hold(lambda done, total: observer.work("frames", done, total))
     found = evaluate(

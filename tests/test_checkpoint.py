@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lpsnet.architecture import NAMED, Architecture
-from lpsnet.checkpoint import CheckpointError, Metadata, load, read_metadata, save
+from lpsnet.checkpoint import CheckpointError, Metadata, load, read_description, read_metadata, save
 from lpsnet.errors import UserError
 from lpsnet.network import LPSNet
 from lpsnet.recipe import TrainRecipe
@@ -267,6 +267,13 @@ def test_a_shipped_network_is_found_whatever_the_case_of_its_name(name: str, shi
     save(shipped / "LPS-Net-M.safetensors", LPSNet("LPS-Net-M", 1, deployed=True), class_names=("a",), input_size=(1024, 2048))
     assert load(name).architecture == NAMED["LPS-Net-M"]
     refusal(name, f"expected {NAMED['LPS-Net-S']}", architecture="lps-net-s")
+
+
+def test_the_one_that_has_not_seen_the_validation_split_has_a_name_of_its_own(shipped: Path) -> None:
+    for name, classes in (("LPS-Net-M", ("a",)), ("LPS-Net-M-train", ("b",))):
+        save(shipped / f"{name}.safetensors", LPSNet("LPS-Net-M", 1, deployed=True), class_names=classes, input_size=(1024, 2048))
+    assert load("lps-net-m-train").architecture == NAMED["LPS-Net-M"]
+    assert [read_description(name).class_names for name in ("LPS-Net-M", "LPS-Net-M-train")] == [("a",), ("b",)]  # type: ignore[union-attr]
 
 
 def test_a_shipped_file_of_another_network_is_refused(shipped: Path) -> None:

@@ -73,12 +73,18 @@ def test_a_finished_training_is_told_again_and_another_one_refused(trained: tupl
     assert "holds another training (seed: 0, not 1)" in refused(capsys, *arguments, "--seed", "1")
 
 
-def test_a_network_to_ship_is_trained_on_both_splits_and_claims_no_score(make_camvid: MakeCamVid, tmp_path: Path) -> None:
+def test_a_network_to_ship_is_trained_on_both_splits_and_claims_no_score(
+    make_camvid: MakeCamVid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "ship"
-    assert run(["train", "N0", "--data", f"camvid:{make_camvid()}", *QUICK, "--splits", "train,val", "--out", str(out)]) == 0
+    root = make_camvid()
+    assert run(["train", "N0", "--data", f"camvid:{root}", *QUICK, "--splits", "train,val", "--out", str(out)]) == 0
     assert read_metadata(out / f"{N0}.safetensors").metrics == {}
     assert json.loads((out / "scores.json").read_text())["trained_on_val"]
     assert "the validation split was trained on, too" in (out / "README.md").read_text()
+    capsys.readouterr()
+    assert run(["evaluate", str(out / f"{N0}.safetensors"), "--data", f"camvid:{root}", "--split", "val"]) == 0
+    assert "was trained on the val split, too" in capsys.readouterr().err
 
 
 def test_a_training_starts_from_a_checkpoint_and_learns_from_a_teacher(trained: tuple[Path, Path], tmp_path: Path) -> None:
