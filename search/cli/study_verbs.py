@@ -104,16 +104,19 @@ def bench_table(
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     parallel: Annotated[int, typer.Option(help="Trainings at a time, in processes that share the threads.", min=1)] = 2,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
+    seconds: Annotated[float, typer.Option(help="Sample each latency for at least this long.", min=0.0)] = 0.4,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure and train networks of the space: a table on which searches can be replayed in seconds."""
+    from latency.measurement import TimingPlan
     from latency.store import Store, default_store_path
     from search.bench import BenchPlan, make_bench
     from search.run import provenance, write_json
     from search.training_table import Setting
 
-    config = _config(data, size, batch, threads, precision=precision, parallel=parallel)
+    timing = TimingPlan(min_s=seconds, max_s=max(TimingPlan.max_s, 2 * seconds))
+    config = _config(data, size, batch, threads, precision=precision, parallel=parallel, plan=timing)
     short, long = Setting(iterations=iterations), Setting(iterations=long_iterations)
     plan = BenchPlan(networks=networks, short=short, seeds=seeds, long_networks=long_networks, long=long)
     with Live() as live:
