@@ -7,6 +7,7 @@ which is the convention of the paper's Tables 2 and 3. Papers differ; see `docs/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -41,8 +42,9 @@ def count_macs(module: nn.Module, size: tuple[int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
+@cache
 def complexity(architecture: Architecture | str, num_classes: int, size: tuple[int, int]) -> Complexity:
-    """Complexity of an architecture in deployed form for one image of `size` (height, width)."""
+    """Complexity of an architecture in deployed form for one image of `size` (height, width); counted once, then remembered."""
     with torch.device("meta"):
         network = LPSNet(architecture, num_classes, deployed=True).eval()
     return Complexity(count_parameters(network), count_macs(network, size))

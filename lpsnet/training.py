@@ -131,21 +131,19 @@ def fit(
         teacher: gives the scores that `recipe.distillation` weighs.
         restarts: how often a training whose loss is lost goes back to its last good state, at half the rate.
         until: stop after this many iterations, with the state kept to go on from; 0 for all of the recipe's.
-        on_progress: told of updates done.
-        on_point: told of each point of the curve, with the network as it would be kept now; may evaluate it.
-        on_note: told of a resumption or a restart, one line.
+        on_progress, on_point, on_note: told of updates done; of each point of the curve, with the network as it would be kept now,
+            which may be evaluated; of a resumption or a restart, one line.
         pause: asked after each update whether to stop; the state is kept then.
 
     Raises:
         Paused: `pause` said so.
         TrainingFailed: the loss became NaN or infinite once too often.
     """
-    loop = _Loop(network, training, recipe, seed, lane or Alone(network.head.weight.device), teacher)
+    loop, end = _Loop(network, training, recipe, seed, lane or Alone(network.head.weight.device), teacher), until or recipe.iterations
     if keeper and (state := keeper.load()):
         loop.restore(state)
         on_note(f"going on after {loop.iteration} of {recipe.iterations} iterations")
     guard = _Guard(loop, restarts)
-    end = until or recipe.iterations
     while loop.iteration < end:
         value = loop.update()
         if not math.isfinite(value):

@@ -56,6 +56,7 @@ class Pool:
         self._workers = [Worker(None) for _ in range(size)]
         # Threads that stay: a process ends with the thread that started it.
         self._threads = ThreadPoolExecutor(size)
+        self._closed = False
 
     def run(
         self, config: SearchConfig, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]
@@ -78,7 +79,7 @@ class Pool:
                 except BaseException as reason:
                     stopped, waiting = reason, []
                     break
-                self._threads.submit(_call, idle.pop(), waiting.pop(0), config, ended)
+                self._threads.submit(self._call, idle.pop(), waiting.pop(0), config, ended)
             if len(idle) == len(self._workers):
                 break
             try:
@@ -93,26 +94,28 @@ class Pool:
         if stopped is not None:
             raise stopped
 
+    def _call(self, worker: Worker, job: TrainJob, config: SearchConfig, ended: queue.Queue[tuple[Worker, Ended | BaseException]]) -> None:
+        start = time.perf_counter()
+        outcome: Ended | BaseException
+        try:
+            try:
+                outcome = worker.call(_train, config, job)
+            except WorkerLost:  # killed by somebody, or for want of memory that is there the next time
+                if self._closed:
+                    return
+                outcome = worker.call(_train, config, job)
+        except WorkerLost as lost:
+            outcome = Ended(job, TrainingFailed(f"its process was lost twice: {lost}"), time.perf_counter() - start)
+        except BaseException as error:
+            outcome = error
+        ended.put((worker, outcome))
+
     def close(self) -> None:
         """End the processes."""
+        self._closed = True
         for worker in self._workers:
             worker.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _call(worker: Worker, job: TrainJob, config: SearchConfig, ended: queue.Queue[tuple[Worker, Ended | BaseException]]) -> None:
-    start = time.perf_counter()
-    outcome: Ended | BaseException
-    try:
-        try:
-            outcome = worker.call(_train, config, job)
-        except WorkerLost:  # killed by somebody, or for want of memory that is there the next time
-            outcome = worker.call(_train, config, job)
-    except WorkerLost as lost:
-        outcome = Ended(job, TrainingFailed(f"its process was lost twice: {lost}"), time.perf_counter() - start)
-    except BaseException as error:
-        outcome = error
-    ended.put((worker, outcome))
 
 
 _proxies: list[Proxy] = []

@@ -173,8 +173,8 @@ class _Answerer:
         if missing:
             if self._executor is None:
                 raise NotYet
-            # From here on nothing is replayed: the chain is known to its end.
-            self.keep_weights({candidate.architecture for candidate in request.candidates})
+            if request.seed == 0:  # from here on nothing is replayed: the chain is known to its end
+                self.keep_weights({candidate.architecture for candidate in request.candidates})
             records |= self._train(request, missing, keys)
         for candidate in request.candidates:
             network = candidate.architecture

@@ -22,6 +22,7 @@ DRIVER = """
 import json, os, sys, torch
 import torch.distributed as dist
 torch.set_num_threads(1)
+from lpsnet.network import LPSNet
 from lpsnet.parallel import Accelerated, Alone
 from lpsnet.recipe import TrainRecipe
 from lpsnet.training import fit

@@ -18,7 +18,7 @@ from lpsnet.data.frames import DataError
 from lpsnet.errors import TrainingFailed
 from search.config import SearchConfig
 from search.observer import Observer
-from search.pool import Ended, Pool, _call, train_here
+from search.pool import Ended, Pool, train_here
 from search.proxy import Proxy, TrainJob
 from search.space import OPERATIONS, expansion
 from tests.tiny import tiny_config, write_camvid
@@ -93,10 +93,25 @@ def test_a_training_whose_process_is_lost_twice_is_a_failed_candidate(config: Se
             raise WorkerLost("the process was ended by SIGKILL")
 
     doomed, ended = Doomed(), queue.Queue()  # type: ignore[var-annotated]
-    _call(doomed, JOBS[0], config, ended)  # type: ignore[arg-type]
+    idle = Pool(1)
+    idle._call(doomed, JOBS[0], config, ended)  # type: ignore[arg-type]
     _, outcome = ended.get_nowait()
     assert doomed.calls == 2
     assert isinstance(outcome.result, TrainingFailed) and "lost twice: the process was ended by SIGKILL" in str(outcome.result)
+
+
+def test_a_pool_that_is_closed_starts_no_process_again(config: SearchConfig) -> None:
+    class Lost:
+        calls = 0
+
+        def call(self, *arguments: object) -> Ended:
+            self.calls += 1
+            raise WorkerLost("the process was ended by SIGKILL")
+
+    lost, ended, pool = Lost(), queue.Queue(), Pool(1)  # type: ignore[var-annotated]
+    pool.close()
+    pool._call(lost, JOBS[0], config, ended)  # type: ignore[arg-type]
+    assert lost.calls == 1 and ended.empty()
 
 
 def test_what_on_start_raises_ends_the_work_after_what_runs_has_ended(pool: Pool, config: SearchConfig) -> None:

@@ -101,3 +101,23 @@ class TestRaces:
         found = [finish(tmp_path / name, config, Real(config)) for name in ("one", "two")]
         assert found[0] == found[1]
         assert all(isinstance(trial.outcome, float) for trial in found[0][1].trials)
+
+    def test_who_leads_only_after_more_seeds_has_its_weights_still(self, tmp_path: Path) -> None:
+        config = tiny_config(1, race=RacePlan(seeds=2, seed_noise_percent=0.3))
+
+        class Turning(CountingExecutor):
+            """The leader of the first seed loses with the second; a rival that was no close call then leads."""
+
+            def outcome(self, job: TrainJob) -> Trained | TrainingFailed:
+                found = super().outcome(job)
+                assert isinstance(found, Trained)
+                luck = -60.0 if job.seed and job.architecture != config.start_architecture else 0.0
+                scores = dataclasses.replace(found.scores, miou_percent=found.scores.miou_percent + luck)
+                return dataclasses.replace(found, scores=scores)
+
+        executor = Turning(config)
+        steps = finish(tmp_path / "run", config, executor)
+        again = {str(job.architecture) for job in executor.jobs if job.seed}
+        assert 2 < len(again) < len(steps[1].trials)  # the control, the leader and its close rivals, not all
+        assert str(steps[1].chosen.architecture) not in again
+        assert (tmp_path / "run" / "checkpoints" / f"{steps[1].chosen.architecture}.safetensors").is_file()

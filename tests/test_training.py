@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +20,7 @@ from lpsnet.losses import SegmentationLoss
 from lpsnet.metrics import confusion_matrix, scores
 from lpsnet.network import LPSNet
 from lpsnet.recipe import TrainRecipe
-from lpsnet.resume import Keeper
 from lpsnet.training import Trained, TrainingFailed, fit, train
-from search.space import OPERATIONS, expansion
 from tests import restatement
 
 SIZE = (32, 64)
@@ -397,26 +394,3 @@ def test_the_updates_are_those_of_sgd_at_the_recipes_rates() -> None:
     assert len(steps) == 3
     for step, gradient, rate in zip(steps, gradients, (0.15, 0.3, 0.3), strict=True):
         torch.testing.assert_close(step, rate * gradient, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_training_scored_on_its_way_goes_on_as_if_it_had_not_been(tmp_path: Path, ema: float) -> None:
-    recipe = dataclasses.replace(SHORT, iterations=6, ema_decay=ema)
-    whole = train(N0, few(), few("val", 2), recipe)
-    parts = [train(N0, few(), few("val", 2), recipe, keeper=Keeper(tmp_path / "state.pt", {}), until=end) for end in (2, 5, 0)]
-    assert same(parts[-1], whole)
-    assert [part.curve[-1][0] for part in parts] == [2, 5, 6]
-    assert not torch.equal(parts[0].network.head.weight, parts[1].network.head.weight)
-    alone = train(N0, few(), few("val", 2), recipe, until=2)  # without a state it begins anew, to the same place
-    assert torch.equal(alone.network.head.weight, parts[0].network.head.weight)
-
-
-def test_a_training_may_start_from_a_parent() -> None:
-    parent = trained().network
-    child = expansion(N0, OPERATIONS[4], 1)
-    short = dataclasses.replace(SHORT, iterations=1, learning_rate=1e-9)
-    found = train(child, few(), few("val", 2), short, parent=parent)
-    assert found.network.architecture == child
-    assert torch.allclose(found.network.head.weight[:, :32], parent.head.weight, atol=1e-5)
-    assert same(found, train(child, few(), few("val", 2), short, parent=parent))
-    assert not same(found, train(child, few(), few("val", 2), short))

@@ -13,6 +13,7 @@ from search.cli.console import Live, complain, parse_counts, parse_size, print_t
 from search.cli.measure_verbs import AsJson, StorePath
 
 if TYPE_CHECKING:
+    from lpsnet.recipe import TrainRecipe
     from search.config import SearchConfig
     from search.run import Run
     from search.runner import Progress
@@ -75,35 +76,41 @@ def expand(
     as_json: AsJson = False,
 ) -> None:
     """Run progressive scaling (Algorithm 1): expand a tiny network step by step into a family."""
-    from lpsnet.recipe import changed, proxy_recipe
     from search.config import RacePlan, SearchConfig
     from search.space import Bounds
 
     same: dict[str, Any] = {"start": start, "backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
-    same |= {"steps": steps, "noise": noise, "predictor": str(predictor.resolve()) if predictor else ""}
-    same |= {"precision": precision, "parallel": parallel, "validation_frames": validation_frames}
+    same |= {"steps": steps, "noise": noise, "validation_frames": validation_frames}
     config = SearchConfig(
         **data_fields(data, size),
-        **_machine(threads, training_device, latency_seconds),
-        proxy=changed(dataclasses.replace(proxy_recipe(proxy_iterations), batch_size=batch), changes or []),
+        **_machine(threads, training_device, latency_seconds, precision, parallel),
+        predictor=str(predictor.resolve()) if predictor else "",
+        proxy=_proxy(proxy_iterations, batch, changes or []),
         race=RacePlan(rungs=parse_counts(rungs, "--rungs"), seeds=seeds, inherit=inherit),
         bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
         **same,
     )
     if dry_run:
         _dry_run(config, store, as_json)
-        return
-    folder = out or Path("runs") / config.data.partition(":")[0]
-    _drive(folder, config, store, Limits(latency_s=latency_limit, max_hours=max_hours), as_json, remeasure=False)
+    else:
+        _drive(out, config, store, Limits(latency_s=latency_limit, max_hours=max_hours), as_json, remeasure=False)
 
 
-def _machine(threads: int, training_device: str, latency_seconds: float) -> dict[str, Any]:
-    """What depends on this machine: its cores, where it trains, and how long it samples."""
+def _proxy(iterations: int, batch: int, changes: list[str]) -> TrainRecipe:
+    """The recipe of a candidate."""
+    from lpsnet.recipe import changed, proxy_recipe
+
+    return changed(dataclasses.replace(proxy_recipe(iterations), batch_size=batch), changes)
+
+
+def _machine(threads: int, training_device: str, latency_seconds: float, precision: str, parallel: int) -> dict[str, Any]:
+    """What depends on this machine: its cores, where and how it trains, and how long it samples."""
     from latency.environment import available_cores
     from latency.measurement import TimingPlan
 
     plan = TimingPlan(min_s=latency_seconds, max_s=max(TimingPlan.max_s, 2 * latency_seconds))
-    return {"threads": threads or available_cores(), "training_device": resolve_device(training_device), "plan": plan}
+    training = {"training_device": resolve_device(training_device), "precision": precision, "parallel": parallel}
+    return {**training, "threads": threads or available_cores(), "plan": plan}
 
 
 def data_fields(text: str, size: str) -> dict[str, Any]:
@@ -153,7 +160,7 @@ def show(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_jso
         _print_state(opened.config.steps, progress)
 
 
-def _drive(out: Path, config: SearchConfig, store: Path | None, limits: Limits, as_json: bool, *, remeasure: bool) -> None:
+def _drive(out: Path | None, config: SearchConfig, store: Path | None, limits: Limits, as_json: bool, *, remeasure: bool) -> None:
     """Open the run, advance it, write the derived files, and say how it ended."""
     from latency.store import Store, default_store_path
     from search.executor import LocalExecutor, current_environment
@@ -161,7 +168,7 @@ def _drive(out: Path, config: SearchConfig, store: Path | None, limits: Limits, 
     from search.run import Run
     from search.runner import advance
 
-    environment = current_environment(config)
+    environment, out = current_environment(config), out or Path("runs") / config.data.partition(":")[0]
     with Live() as live:
         live.decided = (lambda step: None) if as_json else print_step  # type: ignore[method-assign]
         executor = LocalExecutor(config, Store(store or default_store_path()), live, limit_s=limits.latency_s)
@@ -290,6 +297,8 @@ def _dry_run(config: SearchConfig, store: Path | None, as_json: bool) -> None:
     rows = [[c.operation, c.architecture, f"{c.parameters:,}", f"{c.macs_giga:.3f}"] for c in plan.children]
     print_table(f"step 1 from {config.start}: one unit of each operation", ["operation", "network", "parameters", "G MACs"], rows)
     print(f"{config.steps} steps: about {plan.latencies} latencies and {plan.trainings} trainings of {config.proxy.iterations} iterations")
+    if config.race.rungs or config.race.seeds > 1:
+        print("a race ends some of these trainings early, and close calls add some: neither is in the estimate")
     print(f"the start takes {plan.latency_s:.1f} s a latency and {plan.training_s:.1f} s a training here")
     print(
         f"estimated time: {plan.total_s / 60:.0f} minutes, if networks grow by {plan.growth:.2f} in cost a step (as in the paper's Table 4)"
