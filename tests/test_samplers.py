@@ -176,14 +176,13 @@ class TestRivals:
 
         def area(name: str) -> float:
             total = 0.0
-            for seed in range(6):
+            for seed in range(4):
                 one = Budgeted(lambda a: (latency(a), 0.0), lambda a: (together(a), 1.0), 100)
                 SAMPLERS[name](one, N0, SMALL, seed)
                 total += covered(one.seen, [100.0], 6.0, 19.0)[0]
-            return total / 6
+            return total
 
-        areas = {name: area(name) for name in ("random", "tpe", "nsga2", "compound", "greedy", "beam")}
-        assert areas["tpe"] > areas["random"]
+        assert area("tpe") > area("random")
 
     def test_compound_scaling_grows_all_dimensions(self) -> None:
         grown = scaled(N0, (1.2, 1.1, 1.1), 4.0)
@@ -203,7 +202,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.MonkeyPatch().setenv("LPS_SEARCH_LOCKS", str(base / "locks"))
     root = write_camvid(base / "camvid", {"train": 4, "val": 2}, (64, 96))
     quick = tiny_config().plan.__class__(min_s=0.0, warmup_s=0.0, max_s=0.1)
-    config = tiny_config(data=f"camvid:{root}", height=64, width=96, plan=quick)
+    config = tiny_config(data=f"camvid:{root}", height=64, width=96, plan=quick, backend="torch")
     plan = BenchPlan(networks=13, short=Setting(iterations=2), seeds=2, long_networks=2, long=Setting(iterations=3))
     for _ in range(2):  # the second finds all of it
         make_bench(plan, config, Store(base / "store.sqlite"), base / "out", Observer())
