@@ -131,8 +131,7 @@ def fit(
         teacher: gives the scores that `recipe.distillation` weighs.
         restarts: how often a training whose loss is lost goes back to its last good state, at half the rate.
         until: stop after this many iterations, with the state kept to go on from; 0 for all of the recipe's.
-        on_progress, on_point, on_note: told of updates done; of each point of the curve, with the network as it would be kept now,
-            which may be evaluated; of a resumption or a restart, one line.
+        on_progress, on_point, on_note: told of updates done; of each point of the curve with the network to evaluate; of a restart.
         pause: asked after each update whether to stop; the state is kept then.
 
     Raises:
@@ -145,8 +144,7 @@ def fit(
         on_note(f"going on after {loop.iteration} of {recipe.iterations} iterations")
     guard = _Guard(loop, restarts)
     while loop.iteration < end:
-        value = loop.update()
-        if not math.isfinite(value):
+        if not math.isfinite(value := loop.update()):
             on_note(guard.go_back(value))
             continue
         if loop.pass_point(on_point):

@@ -23,7 +23,6 @@ from search.observer import Observer
 from search.problem import Budgeted, Seen, Surrogate
 from search.proxy import TrainJob
 from search.samplers import SAMPLERS
-from search.space import Bounds
 
 POINTS = 40
 """Moments at which a search's hypervolume is told."""
@@ -112,8 +111,7 @@ def run_live(config: SearchConfig, store: Store, name: str, budget_s: float, obs
         return score, time.perf_counter() - start
 
     problem = Budgeted(latency, miou, budget_s)
-    bounds = Bounds(max_scale=1.0, max_width=BOUNDS.max_width, max_depth=BOUNDS.max_depth, max_paths=BOUNDS.max_paths)
-    SAMPLERS[name](problem, config.start_architecture, bounds, config.seed)
+    SAMPLERS[name](problem, config.start_architecture, BOUNDS, config.seed)
     return problem
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from lpsnet.architecture import Architecture
+from search.decide import slope
 from search.expand import expand
 from search.problem import OutOfBudget, Problem
 from search.space import OPERATIONS, Bounds, expansion
@@ -75,14 +76,14 @@ class Greedy:
             if self.width_multiple > 1 and child.widths != parent.widths and any(w % self.width_multiple for w in child.widths[1:]):
                 continue
             gain = problem.miou(child) - base - self.caution * self.error_percent
-            found.append((_slope(gain, candidate.latency_ms - before), child))
+            found.append((slope(gain, candidate.latency_ms - before), child))
         return sorted(found, key=lambda one: one[0], reverse=True)
 
     def _ahead(self, problem: Problem, parent: Architecture, child: Architecture, bounds: Bounds) -> float:
         """The slope over two steps, from a parent to the best expansion of its child."""
         best = self._ranked(problem, child, bounds)[:1]
         last = best[0][1] if best else child
-        return _slope(problem.miou(last) - problem.miou(parent), problem.latency(last) - problem.latency(parent))
+        return slope(problem.miou(last) - problem.miou(parent), problem.latency(last) - problem.latency(parent))
 
     def _contracted(self, problem: Problem, network: Architecture, slope: float, start: Architecture) -> Architecture:
         for smaller in contractions(network, start):
@@ -154,7 +155,7 @@ def compound(problem: Problem, start: Architecture, bounds: Bounds, seed: int) -
         for factors in grid[:WARM_UP]:
             network = scaled(start, factors, 2.0)
             if network != start and bounds.allow(network):
-                tried.append((_slope(problem.miou(network) - base, problem.latency(network) - before), factors))
+                tried.append((slope(problem.miou(network) - base, problem.latency(network) - before), factors))
         if not tried:
             return
         best = max(tried)[1]
@@ -223,10 +224,6 @@ def _until_spent(problem: Problem, draw: Callable[[], Architecture]) -> None:
             problem.miou(draw())
     except OutOfBudget:
         return
-
-
-def _slope(gain: float, cost: float) -> float:
-    return gain / cost if cost > 0 else (float("inf") if gain > 0 else float("-inf"))
 
 
 SAMPLERS: MappingProxyType[str, Search] = MappingProxyType(

@@ -40,6 +40,16 @@ def pool() -> Iterator[Pool]:
     pool.close()
 
 
+class Doomed:
+    """A process that is lost whenever it is called."""
+
+    calls = 0
+
+    def call(self, *arguments: object) -> Ended:
+        self.calls += 1
+        raise WorkerLost("the process was ended by SIGKILL")
+
+
 def started(job: TrainJob) -> None:
     """Nothing to do."""
 
@@ -85,13 +95,6 @@ def test_a_process_that_is_killed_is_replaced_and_its_training_repeated(pool: Po
 
 
 def test_a_training_whose_process_is_lost_twice_is_a_failed_candidate(config: SearchConfig) -> None:
-    class Doomed:
-        calls = 0
-
-        def call(self, *arguments: object) -> Ended:
-            self.calls += 1
-            raise WorkerLost("the process was ended by SIGKILL")
-
     doomed, ended = Doomed(), queue.Queue()  # type: ignore[var-annotated]
     idle = Pool(1)
     idle._call(doomed, JOBS[0], config, ended)  # type: ignore[arg-type]
@@ -101,14 +104,7 @@ def test_a_training_whose_process_is_lost_twice_is_a_failed_candidate(config: Se
 
 
 def test_a_pool_that_is_closed_starts_no_process_again(config: SearchConfig) -> None:
-    class Lost:
-        calls = 0
-
-        def call(self, *arguments: object) -> Ended:
-            self.calls += 1
-            raise WorkerLost("the process was ended by SIGKILL")
-
-    lost, ended, pool = Lost(), queue.Queue(), Pool(1)  # type: ignore[var-annotated]
+    lost, ended, pool = Doomed(), queue.Queue(), Pool(1)  # type: ignore[var-annotated]
     pool.close()
     pool._call(lost, JOBS[0], config, ended)  # type: ignore[arg-type]
     assert lost.calls == 1 and ended.empty()

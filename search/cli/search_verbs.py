@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from search.config import SearchConfig
     from search.run import Run
     from search.runner import Progress
+    from search.space import Bounds
     from search.step import Step, Trial
 
 LatencyLimit = Annotated[
@@ -77,7 +78,6 @@ def expand(
 ) -> None:
     """Run progressive scaling (Algorithm 1): expand a tiny network step by step into a family."""
     from search.config import RacePlan, SearchConfig
-    from search.space import Bounds
 
     same: dict[str, Any] = {"start": start, "backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
     same |= {"steps": steps, "noise": noise, "validation_frames": validation_frames}
@@ -87,13 +87,22 @@ def expand(
         predictor=str(predictor.resolve()) if predictor else "",
         proxy=_proxy(proxy_iterations, batch, changes or []),
         race=RacePlan(rungs=parse_counts(rungs, "--rungs"), seeds=seeds, inherit=inherit),
-        bounds=Bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
+        bounds=_bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
         **same,
     )
-    if dry_run:
-        _dry_run(config, store, as_json)
-    else:
-        _drive(out, config, store, Limits(latency_s=latency_limit, max_hours=max_hours), as_json, remeasure=False)
+    (_dry_run if dry_run else _start)(config, store, out, Limits(latency_s=latency_limit, max_hours=max_hours), as_json)
+
+
+def _start(config: SearchConfig, store: Path | None, out: Path | None, limits: Limits, as_json: bool) -> None:
+    """Begin a run, or go on with the one in its folder."""
+    _drive(out or Path("runs") / config.data.partition(":")[0], config, store, limits, as_json, remeasure=False)
+
+
+def _bounds(**limits: Any) -> Bounds:
+    """What no network may exceed."""
+    from search.space import Bounds
+
+    return Bounds(**limits)
 
 
 def _proxy(iterations: int, batch: int, changes: list[str]) -> TrainRecipe:
@@ -160,7 +169,7 @@ def show(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_jso
         _print_state(opened.config.steps, progress)
 
 
-def _drive(out: Path | None, config: SearchConfig, store: Path | None, limits: Limits, as_json: bool, *, remeasure: bool) -> None:
+def _drive(out: Path, config: SearchConfig, store: Path | None, limits: Limits, as_json: bool, *, remeasure: bool) -> None:
     """Open the run, advance it, write the derived files, and say how it ended."""
     from latency.store import Store, default_store_path
     from search.executor import LocalExecutor, current_environment
@@ -168,7 +177,7 @@ def _drive(out: Path | None, config: SearchConfig, store: Path | None, limits: L
     from search.run import Run
     from search.runner import advance
 
-    environment, out = current_environment(config), out or Path("runs") / config.data.partition(":")[0]
+    environment = current_environment(config)
     with Live() as live:
         live.decided = (lambda step: None) if as_json else print_step  # type: ignore[method-assign]
         executor = LocalExecutor(config, Store(store or default_store_path()), live, limit_s=limits.latency_s)
@@ -284,7 +293,7 @@ def resolve_device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _dry_run(config: SearchConfig, store: Path | None, as_json: bool) -> None:
+def _dry_run(config: SearchConfig, store: Path | None, out: Path | None, limits: Limits, as_json: bool) -> None:
     """Print the plan of a search, with an estimate from a real latency and a few real iterations of its start."""
     from latency.store import Store, default_store_path
     from search.plan import plan_search
