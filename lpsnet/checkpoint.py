@@ -253,6 +253,15 @@ def read_description(source: str | Path) -> Metadata | None:
     return None if path.suffix == ".pth" else read_metadata(path)
 
 
+def holds_deployed(source: str | Path) -> bool:
+    """Whether a checkpoint, or a shipped network, has the deployed form. Raises `CheckpointError` as `load` does."""
+    path = Path(source)
+    if not path.exists() or path.suffix == ".pth":
+        found = read_description(source)
+        return found is None or found.deployed
+    return _tensors(path)[0] is not None and read_metadata(path).deployed
+
+
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, whatever network they are of. Raises `CheckpointError` as `load` does."""
     path = Path(path)

@@ -1,6 +1,6 @@
 """A network that starts where another stands: weights of a parent in its expansion, so that both compute the same function.
 
-Net2Net (arXiv 1511.05641) for the operations of the paper's Table 1, exact with batch normalisation in eval and in train
+Also the way back from deployed to training form. Net2Net (arXiv 1511.05641) for the operations of the paper's Table 1, exact with batch normalisation in eval and in train
 mode: new blocks begin as the identity, new channels reach nothing that was there, a new path is silent. Only a path whose
 scale changes sees other inputs, and its network another function.
 Does not cover training (`training.py`) or weights of files (`transfer.py`).
@@ -23,7 +23,7 @@ SILENT_BIAS = 1e-6
 """What a silent path gives instead of 0, which a ReLU would not let a gradient through."""
 
 Statistics = list[list[tuple[Tensor, Tensor]]]
-"""Mean and variance a channel of what each stage of each path gives."""
+"""Mean and variance a channel of what each watched module of each path gives."""
 
 
 def inherit(parent: LPSNet, architecture: Architecture, images: Tensor) -> LPSNet:
@@ -44,7 +44,7 @@ def inherit(parent: LPSNet, architecture: Architecture, images: Tensor) -> LPSNe
     _check(parent, architecture)
     child = LPSNet(architecture, parent.num_classes, branches=parent.branches).to(images.device)
     origin = path_origins(parent.architecture.scales, architecture.scales)
-    statistics = _statistics(parent, images)
+    statistics = _statistics(parent, images, [list(_path(parent, number).stages) for number in range(len(parent.paths))])
     with torch.no_grad():
         for number, source in enumerate(origin):
             sibling = min(number, parent.architecture.num_paths - 1) if source is None else source
@@ -53,6 +53,50 @@ def inherit(parent: LPSNet, architecture: Architecture, images: Tensor) -> LPSNe
                 _silence(_path(child, number))
         _grow_head(parent, child, origin)
     return child.train(parent.training)
+
+
+def training_form(network: LPSNet, images: Tensor, *, branches: bool = True) -> LPSNet:
+    """A network in training form that starts as one in deployed form: fine-tuning from a deployed checkpoint.
+
+    Its 3x3 convolutions hold the folded kernels, normalised by what they give for `images` and scaled back; the other branches
+    begin at 0 and learn. It computes the same in eval mode on any input, in train mode on `images`.
+
+    Args:
+        network: in deployed form; stays as it is.
+        images: a batch (N, 3, H, W), normalised, as the network will be trained on.
+        branches: whether the training form has the branches of re-parameterisation.
+
+    Raises:
+        ValueError: a network in training form, or of another block than conv3x3.
+    """
+    if not network.deployed:
+        raise ValueError(f"{network.architecture} is in training form already")
+    _check_block(network.architecture)
+    trained = LPSNet(network.architecture, network.num_classes, branches=branches).to(images.device)
+    statistics = _statistics(network, images, [_convolutions(_path(network, number)) for number in range(len(network.paths))])
+    with torch.no_grad():
+        for number in range(len(network.paths)):
+            blocks = [module for module in _path(trained, number).modules() if isinstance(module, RepConv)]
+            for conv, block, (mean, variance) in zip(_convolutions(_path(network, number)), blocks, statistics[number], strict=True):
+                _take_folded(block, conv, mean, variance)
+        trained.head.load_state_dict(network.head.state_dict())
+    return trained.train(network.training)
+
+
+def _convolutions(path: Path) -> list[nn.Module]:
+    return [module for module in path.modules() if isinstance(module, nn.Conv2d)]
+
+
+def _take_folded(block: RepConv, conv: nn.Module, mean: Tensor, variance: Tensor) -> None:
+    """Compute what a biased convolution does, whose output has this mean and variance a channel."""
+    weight, bias = cast(Tensor, conv.weight), cast(Tensor, conv.bias)
+    block.conv.weight.copy_(weight)
+    _normalise_to_itself(block.norm, mean, variance)
+    assert block.norm.running_mean is not None
+    block.norm.running_mean.sub_(bias)
+    for norm in (block.point_norm, block.identity_norm):
+        if norm is not None:
+            norm.weight.zero_()
 
 
 def path_origins(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int | None, ...]:
@@ -84,6 +128,10 @@ def _check(parent: LPSNet, architecture: Architecture) -> None:
     )
     if not (same and grown and before.num_paths <= architecture.num_paths) or parent.deployed:
         raise ValueError(f"{architecture} is no expansion of {before} in training form: its weights cannot be inherited")
+    _check_block(architecture)
+
+
+def _check_block(architecture: Architecture) -> None:
     if architecture.block != "conv3x3":
         raise ValueError(f"weights are inherited by conv3x3 blocks only, not by {architecture.block}")
 
@@ -92,9 +140,9 @@ def _path(network: LPSNet, number: int) -> Path:
     return cast(Path, network.paths[number])
 
 
-def _statistics(parent: LPSNet, images: Tensor) -> Statistics:
-    """Of what the last block of each stage gives, as the training batch normalisation would take them."""
-    found: Statistics = [[] for _ in parent.paths]
+def _statistics(network: LPSNet, images: Tensor, modules: list[list[nn.Module]]) -> Statistics:
+    """Of what some modules of each path give, as a batch normalisation in train mode would take them."""
+    found: Statistics = [[] for _ in network.paths]
 
     def keep(path: int) -> object:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -104,13 +152,13 @@ def _statistics(parent: LPSNet, images: Tensor) -> Statistics:
         return hook
 
     hooks = [
-        stage.register_forward_hook(keep(number))  # type: ignore[arg-type]
-        for number in range(len(parent.paths))
-        for stage in _path(parent, number).stages
+        module.register_forward_hook(keep(number))  # type: ignore[arg-type]
+        for number, watched in enumerate(modules)
+        for module in watched
     ]
     try:
-        with torch.no_grad(), _without_learning(parent):
-            parent.scores(images)
+        with torch.no_grad(), _without_learning(network):
+            network.scores(images)
     finally:
         for hook in hooks:
             hook.remove()

@@ -51,6 +51,7 @@ class TrainRecipe:
         label_smoothing: share of the target spread over all classes.
         dice_weight: of one minus the soft Dice coefficient, added to the loss.
         class_weighting: "none", or "log": rare classes count more, by 1 / log(1.02 + share).
+        class_weighting_end: share of the iterations after which every class counts alike again.
         ema_decay: of an exponential moving average of the weights, which is what is scored and kept; 0 for none.
         gradient_clip: largest norm of the gradient; 0 for any.
         distillation: weight of a teacher's scores in the loss, where a teacher is given.
@@ -85,6 +86,7 @@ class TrainRecipe:
     label_smoothing: float = 0.0
     dice_weight: float = 0.0
     class_weighting: str = "none"
+    class_weighting_end: float = 1.0
     ema_decay: float = 0.0
     gradient_clip: float = 0.0
     distillation: float = 0.0
@@ -124,8 +126,9 @@ class TrainRecipe:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise UserError(f"recipe: unknown {name} {getattr(self, name)!r}; there are: {', '.join(known)}")
-        if not 0 < self.ohem_threshold <= 1:
-            raise UserError(f"recipe: ohem_threshold must be above 0 and at most 1, got {self.ohem_threshold}")
+        for name in ("ohem_threshold", "class_weighting_end"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UserError(f"recipe: {name} must be above 0 and at most 1, got {getattr(self, name)}")
         if bool(self.input_height) != bool(self.input_width):
             raise UserError(f"recipe: give both input_height and input_width or neither, got {self.input_height} and {self.input_width}")
         if self.loss_stride not in (1, 4):

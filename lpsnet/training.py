@@ -34,7 +34,7 @@ from lpsnet.parallel import Alone, Lane, lane_for
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
 
-__all__ = ["Paused", "Point", "Trained", "TrainingFailed", "fit", "train"]
+__all__ = ["Paused", "Point", "Trained", "TrainingFailed", "first_images", "fit", "train"]
 
 CURVE_POINTS = 25
 """A learning curve holds about this many mean losses."""
@@ -96,7 +96,7 @@ def train(
         if parent is None:
             network = LPSNet(architecture, training.num_classes, branches=recipe.branches).to(device)
         else:
-            network = inherit(parent.to(device), architecture, _first_images(training, recipe).to(device))
+            network = inherit(parent.to(device), architecture, first_images(training, recipe).to(device))
         lane = lane_for(device, precision)
         curve = fit(network, training, recipe, seed=seed, lane=lane, keeper=keeper, teacher=teacher, until=until, on_progress=on_progress)
     found = evaluate(network, validation, input_size=recipe.input_size(validation.size), on_progress=on_progress)
@@ -177,7 +177,7 @@ class _Loop:
         self._average = AveragedModel(network, multi_avg_fn=average, use_buffers=True) if recipe.ema_decay else None
         self._augment = Augment(recipe)
         weights = class_weights(training.class_counts()) if recipe.class_weighting == "log" else None
-        self._loss = SegmentationLoss(recipe, weights)
+        self._weighted, self._unweighted = SegmentationLoss(recipe, weights), SegmentationLoss(recipe)
         self._every = max(1, recipe.iterations // CURVE_POINTS)
         self.start_clock()
         network.train()
@@ -193,7 +193,8 @@ class _Loop:
         images, labels = self._augment(Batch(held.images.to(device, non_blocking=True), held.labels.to(device, non_blocking=True)))
         with self.lane.autocast():
             scores = self._scoring(images)
-            loss = self._loss(scores, labels)
+            weighs = self.iteration < self.recipe.class_weighting_end * self.recipe.iterations
+            loss = (self._weighted if weighs else self._unweighted)(scores, labels)
             if self.teacher is not None and self.recipe.distillation:
                 with torch.no_grad():
                     taught = self.teacher.scores(images)  # type: ignore[operator]
@@ -333,8 +334,8 @@ class _Scoring(nn.Module):
         return self.network.scores(images)
 
 
-def _first_images(training: Frames, recipe: TrainRecipe) -> Tensor:
-    """A batch of the split at the network's input size, for the statistics of blocks that begin as the identity."""
+def first_images(training: Frames, recipe: TrainRecipe) -> Tensor:
+    """A normalised batch (N, 3, H, W) of the split at the network's input size, for the statistics of normalisations that start anew."""
     images = normalise(training.batch(range(min(recipe.batch_size, len(training)))).images)
     return resize(images, recipe.input_size(training.size))
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import statistics
 import time
 from pathlib import Path
-
-from scipy.stats import t as student
 
 from lpsnet.architecture import Architecture
 from lpsnet.data import DataSpec, native_size, open_split
 from lpsnet.recipe import TrainRecipe, proxy_recipe
 from lpsnet.training import train
+from search.interval import mean_interval
 from search.proxy import keep_freed_memory
 
 TEACHER = Architecture.parse("B1-3-3-3-3_C8-24-48-96-96_R4-2")
@@ -35,9 +33,19 @@ CHANGES: dict[str, dict[str, object]] = {
     "cosine": {"schedule": "cosine"},
     "AdamW 0.002": {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2},
     "AdamW 0.002 and class weights": {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-2, "class_weighting": "log"},
+    "AdamW 0.002 and class weights for half of it": {
+        "optimizer": "adamw",
+        "learning_rate": 2e-3,
+        "weight_decay": 1e-2,
+        "class_weighting": "log",
+        "class_weighting_end": 0.5,
+    },
     "distillation 1": {"distillation": 1.0},
     "stronger augmentation": {"scale_min": 0.5, "scale_max": 2.0, "jitter": 0.4},
 }
+OVER = {"AdamW 0.002 and class weights for half of it": "AdamW 0.002 and class weights"}
+"""Changes also compared with what they add to."""
+
 FIELDS = ("change", "seed", "iterations", "batch_size", "miou_percent", "seconds")
 OUT = Path(__file__).parent / "recipe"
 
@@ -79,28 +87,19 @@ def run(data: str, iterations: int, batch_size: int, seeds: int) -> None:
 
 
 def gains(iterations: int, batch_size: int) -> list[dict[str, object]]:
-    """Gain of each change over the plain recipe, paired by seed, with its interval."""
+    """Gain of each change over the plain recipe, or over that of `OVER`, paired by seed, with its interval."""
     scores: dict[str, dict[str, float]] = {}
     for row in known():
         if (row["iterations"], row["batch_size"]) == (str(iterations), str(batch_size)):
             scores.setdefault(row["change"], {})[row["seed"]] = float(row["miou_percent"])
     found = []
-    for change in list(CHANGES)[1:]:
-        pairs = [score - scores[PLAIN][seed] for seed, score in scores.get(change, {}).items() if seed in scores.get(PLAIN, {})]
+    for change, over in [*((change, PLAIN) for change in list(CHANGES)[1:]), *OVER.items()]:
+        without = scores.get(over, {})
+        pairs = [score - without[seed] for seed, score in scores.get(change, {}).items() if seed in without]
         if len(pairs) > 1:
-            mean = statistics.mean(pairs)
-            margin = float(student.ppf(0.975, len(pairs) - 1)) * statistics.stdev(pairs) / len(pairs) ** 0.5
-            low, high = mean - margin, mean + margin
-            found.append(
-                {
-                    "change": change,
-                    "seeds": len(pairs),
-                    "gain": f"{mean:+.2f}",
-                    "low": f"{low:+.2f}",
-                    "high": f"{high:+.2f}",
-                    "gains": low > 0,
-                }
-            )
+            gain, low, high = mean_interval(pairs)
+            row = {"change": change, "over": over, "seeds": len(pairs), "gain": f"{gain:+.2f}", "low": f"{low:+.2f}", "high": f"{high:+.2f}"}
+            found.append({**row, "gains": low > 0})
     return found
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lpsnet.architecture import NAMED, Architecture
 from lpsnet.data import DataSpec, open_split
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe
+from search.interval import mean_interval
 from search.space import OPERATIONS, expansion
 
 CONTROL = "control"
@@ -100,8 +100,6 @@ def gains(rows: list[StudyRow]) -> list[StudyGain]:
     Raises:
         ValueError: fewer than two seeds.
     """
-    from scipy.stats import t as student
-
     control = {row.seed: row.miou_percent for row in rows if row.dimension == CONTROL}
     if len(control) < 2:
         raise ValueError(f"a gain beyond noise needs at least 2 seeds, got {len(control)}")
@@ -109,10 +107,8 @@ def gains(rows: list[StudyRow]) -> list[StudyGain]:
     for dimension in PROBES:
         mine = [row for row in rows if row.dimension == dimension and row.seed in control]
         differences = [row.miou_percent - control[row.seed] for row in mine]
-        mean, count = statistics.mean(differences), len(differences)
-        margin = float(student.ppf(0.975, count - 1)) * statistics.stdev(differences) / count**0.5
-        gain = StudyGain(dimension, mine[0].architecture, count, mean, mean - margin, mean + margin, min(differences), mean > margin)
-        found.append(gain)
+        gain = mean_interval(differences)
+        found.append(StudyGain(dimension, mine[0].architecture, len(differences), *gain, min(differences), gain.low > 0))
     return found
 
 

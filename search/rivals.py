@@ -19,6 +19,7 @@ from lpsnet.errors import TrainingFailed, UserError
 from search.bench import BOUNDS, LAST_STEP, covered
 from search.config import SearchConfig
 from search.executor import LocalExecutor
+from search.interval import mean_interval
 from search.observer import Observer
 from search.problem import Budgeted, Seen, Surrogate
 from search.proxy import TrainJob
@@ -63,25 +64,19 @@ def slowest_ms(surrogate: Surrogate) -> float:
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each search, its hypervolume at the end with Student's 95 % interval over seeds, and the paired gap to the greedy rule."""
-    from scipy.stats import t as student
-
     ends: dict[str, dict[int, float]] = {}
     last = max(row["spent_s"] for row in rows)
     for row in rows:
         if row["spent_s"] == last:
             ends.setdefault(row["sampler"], {})[row["seed"]] = row["hypervolume"]
 
-    def interval(values: Sequence[float]) -> tuple[float, float, float]:
-        mean, count = float(np.mean(values)), len(values)
-        margin = float(student.ppf(0.975, count - 1)) * float(np.std(values, ddof=1)) / count**0.5 if count > 1 else float("nan")
-        return mean, mean - margin, mean + margin
-
     found = []
     for name, by_seed in ends.items():
-        mean, low, high = interval(list(by_seed.values()))
+        mean, low, high = mean_interval(list(by_seed.values()))
         row = {"sampler": name, "seeds": len(by_seed), "hypervolume": mean, "low": low, "high": high}
         if "greedy" in ends and name != "greedy":
-            gap, gap_low, gap_high = interval([ends["greedy"][seed] - value for seed, value in by_seed.items() if seed in ends["greedy"]])
+            gaps = [ends["greedy"][seed] - value for seed, value in by_seed.items() if seed in ends["greedy"]]
+            gap, gap_low, gap_high = mean_interval(gaps)
             row |= {"greedy_ahead": gap, "greedy_ahead_low": gap_low, "greedy_ahead_high": gap_high}
         found.append(row)
     return sorted(found, key=lambda row: row["hypervolume"], reverse=True)

@@ -19,7 +19,7 @@ import torch
 
 from latency.lock import device_lock
 from lpsnet.architecture import Architecture
-from lpsnet.checkpoint import load, save
+from lpsnet.checkpoint import holds_deployed, load, save
 from lpsnet.data import DATASETS, DataSpec, native_size, open_split
 from lpsnet.data.frames import Frames
 from lpsnet.data.joined import joined
@@ -29,7 +29,7 @@ from lpsnet.network import LPSNet
 from lpsnet.parallel import Lane, lane_for
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
-from lpsnet.training import Point, fit
+from lpsnet.training import Point, first_images, fit
 from search.cards import write_card, write_curve_figure
 from search.observer import Observer
 from search.proxy import keep_freed_memory
@@ -50,7 +50,7 @@ class TrainPlan:
         recipe: how.
         splits: what is trained on: ("train",), or ("train", "val") for a network to ship.
         seed: of weights, order of frames and augmentation.
-        init: checkpoint whose weights it starts from; empty for random ones.
+        init: checkpoint, or shipped network, whose weights it starts from; empty for random ones.
         teacher: checkpoint whose scores it learns from, too; empty for none.
     """
 
@@ -201,11 +201,22 @@ def _network(plan: TrainPlan, training: Frames, observer: Observer) -> LPSNet:
     torch.manual_seed(plan.seed)
     network = LPSNet(plan.architecture, training.num_classes, branches=plan.recipe.branches)
     if plan.init:
-        from lpsnet.transfer import transfer
-
-        observer.note(f"{plan.init}: {transfer(plan.init, network)}")
+        network = _started(network, plan, training, observer)
         torch.manual_seed(plan.seed)
     return network
+
+
+def _started(network: LPSNet, plan: TrainPlan, training: Frames, observer: Observer) -> LPSNet:
+    """The network with the weights of a checkpoint; one in deployed form is brought into training form."""
+    from lpsnet.inherit import training_form
+    from lpsnet.transfer import transfer
+
+    if not holds_deployed(plan.init):
+        observer.note(f"{plan.init}: {transfer(plan.init, network)}")
+        return network
+    deployed = load(plan.init, plan.architecture, num_classes=training.num_classes)
+    observer.note(f"{plan.init}: in deployed form; its normalisations are taken from a batch of the split")
+    return training_form(deployed, first_images(training, plan.recipe), branches=plan.recipe.branches).train()
 
 
 class _Watch:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lpsnet.architecture import Architecture
-from lpsnet.inherit import inherit, path_origins
+from lpsnet.inherit import inherit, path_origins, training_form
 from lpsnet.network import LPSNet
 from search.space import OPERATIONS, Operation, expansion
 
@@ -145,3 +145,32 @@ class TestRefusals:
         text = f"{ONE}_sepconv3x3"
         with pytest.raises(ValueError, match="conv3x3 blocks only"):
             inherit(LPSNet(text, 5), Architecture.parse(text), images())
+
+
+class TestTrainingForm:
+    @pytest.mark.parametrize("branches", [True, False])
+    @pytest.mark.parametrize("architecture", [ONE, TWO], ids=str)
+    def test_starts_as_the_deployed_network(self, architecture: Architecture, branches: bool) -> None:
+        deployed = a_parent(architecture).eval().deploy()
+        trained = training_form(deployed, images(), branches=branches)
+        assert not trained.deployed and trained.branches == branches and not trained.training
+        assert difference(deployed, trained, images(seed=7)) < 1e-4
+        assert difference(deployed, trained.deploy(), images(seed=7)) < 1e-4
+        assert difference(deployed, trained.train(), images()) < 1e-4
+
+    def test_every_weight_moves_within_ten_updates(self) -> None:
+        trained = training_form(a_parent(TWO).eval().deploy(), images()).train()
+        before = {name: value.clone() for name, value in trained.named_parameters()}
+        optimizer = torch.optim.SGD(trained.parameters(), lr=0.05, momentum=0.9)
+        for step in range(10):
+            optimizer.zero_grad()
+            trained.scores(images(seed=step)).square().mean().backward()
+            optimizer.step()
+        assert all(not torch.equal(value, before[name]) for name, value in trained.named_parameters())
+
+    def test_refuses_what_it_cannot_bring_back(self) -> None:
+        with pytest.raises(ValueError, match="training form already"):
+            training_form(a_parent(ONE), images())
+        separable = LPSNet(Architecture(ONE.depths, ONE.widths, ONE.scales, block="sepconv3x3"), 5, deployed=True)
+        with pytest.raises(ValueError, match="conv3x3 blocks only, not by sepconv3x3"):
+            training_form(separable, images())
