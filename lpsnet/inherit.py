@@ -1,8 +1,8 @@
 """A network that starts where another stands: weights of a parent in its expansion, so that both compute the same function.
 
-Also the way back from deployed to training form. Net2Net (arXiv 1511.05641) for the operations of the paper's Table 1, exact with batch normalisation in eval and in train
+Net2Net (arXiv 1511.05641) for the operations of the paper's Table 1, exact with batch normalisation in eval and in train
 mode: new blocks begin as the identity, new channels reach nothing that was there, a new path is silent. Only a path whose
-scale changes sees other inputs, and its network another function.
+scale changes sees other inputs, and its network another function. Also a training form that starts as a deployed network.
 Does not cover training (`training.py`) or weights of files (`transfer.py`).
 """
 

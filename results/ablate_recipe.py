@@ -98,7 +98,14 @@ def gains(iterations: int, batch_size: int) -> list[dict[str, object]]:
         pairs = [score - without[seed] for seed, score in scores.get(change, {}).items() if seed in without]
         if len(pairs) > 1:
             gain, low, high = mean_interval(pairs)
-            row = {"change": change, "over": over, "seeds": len(pairs), "gain": f"{gain:+.2f}", "low": f"{low:+.2f}", "high": f"{high:+.2f}"}
+            row = {
+                "change": change,
+                "over": over,
+                "seeds": len(pairs),
+                "gain": f"{gain:+.2f}",
+                "low": f"{low:+.2f}",
+                "high": f"{high:+.2f}",
+            }
             found.append({**row, "gains": low > 0})
     return found
 

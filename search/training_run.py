@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,11 @@ def _started(network: LPSNet, plan: TrainPlan, training: Frames, observer: Obser
     if not holds_deployed(plan.init):
         observer.note(f"{plan.init}: {transfer(plan.init, network)}")
         return network
-    deployed = load(plan.init, plan.architecture, num_classes=training.num_classes)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        deployed = load(plan.init, plan.architecture, num_classes=training.num_classes)
+    for warning in told:
+        observer.note(str(warning.message))
     observer.note(f"{plan.init}: in deployed form; its normalisations are taken from a batch of the split")
     return training_form(deployed, first_images(training, plan.recipe), branches=plan.recipe.branches).train()
 

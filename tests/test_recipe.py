@@ -28,6 +28,8 @@ from lpsnet.recipe import RECIPES, TrainRecipe, changed, named_recipe, proxy_rec
         ({"scale_min": 1.5, "scale_max": 1.0}, "0 < scale_min <= scale_max, got 1.5 and 1.0"),
         ({"momentum": 1.0}, "momentum must be in [0, 1), got 1.0"),
         ({"momentum": -0.1}, "momentum must be in [0, 1), got -0.1"),
+        ({"class_weighting_end": 0.0}, "class_weighting_end must be above 0 and at most 1, got 0.0"),
+        ({"class_weighting_end": 1.5}, "class_weighting_end must be above 0 and at most 1, got 1.5"),
         ({"loss_stride": 2}, "loss_stride must be 1 or 4, got 2"),
     ],
 )

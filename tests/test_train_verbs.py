@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lpsnet import Architecture, load
+from lpsnet import Architecture, LPSNet, load, save
 from lpsnet.checkpoint import read_metadata
 from lpsnet.data import DataSpec, open_split
 from lpsnet.data.camvid import COLOURS, CamVid
@@ -267,3 +267,27 @@ def test_a_contact_sheet_is_drawn(make_camvid: MakeCamVid, tmp_path: Path) -> No
     assert run(["data", "check", f"camvid:{root}", "--sheet", str(tmp_path / "new" / "sheet.png")]) == 0
     with Image.open(tmp_path / "new" / "sheet.png") as sheet:
         assert sheet.width == 3 * (2 * 240 + 8) + 8 and len(sheet.getcolors(1 << 24)) > 100
+
+
+def test_a_training_starts_from_a_deployed_checkpoint_and_other_classes_get_a_new_head(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, root = trained
+    first, still = load(out / f"{N0}.safetensors"), ["--set=iterations=1", "--set=learning_rate=1e-30", "--set=batch_size=2"]
+    deployed = tmp_path / "deployed.safetensors"
+    save(deployed, first.deploy(), class_names=read_metadata(out / f"{N0}.safetensors").class_names, input_size=(64, 96))
+    arguments = ["--data", f"camvid:{root}", *still, *SIZE, "--threads", "1", "--init", str(deployed)]
+    assert run(["train", "N0", *arguments, "--out", str(tmp_path / "a")]) == 0
+    assert "in deployed form" in capsys.readouterr().err
+    again = load(tmp_path / "a" / f"{N0}.safetensors")
+    images = torch.randn(2, 3, 64, 96)
+    assert not again.deployed and again.branches
+    with torch.no_grad():
+        own, theirs = again.deploy().scores(images), first.scores(images)
+    assert float((own - theirs).abs().max()) < 0.3 * float(theirs.abs().max()), "an update moved the statistics, no weight"
+    save(deployed, LPSNet(N0, 3).eval().deploy(), class_names=("a", "b", "c"), input_size=(64, 96))
+    assert run(["train", "N0", *arguments, "--out", str(tmp_path / "b")]) == 0
+    assert "the head for 11 is new" in capsys.readouterr().err
+    assert load(tmp_path / "b" / f"{N0}.safetensors").num_classes == 11
+    wide = "B1-1-1-1-1_C8-8-16-32-32_R4"
+    assert f"holds {N0}, expected {wide}" in refused(capsys, "train", wide, *arguments, "--out", str(tmp_path / "c"))

@@ -35,3 +35,13 @@ def test_a_training_may_start_from_a_parent() -> None:
     assert torch.allclose(found.network.head.weight[:, :32], parent.head.weight, atol=1e-5)
     assert same(found, train(child, few(), few("val", 2), short, parent=parent))
     assert not same(found, train(child, few(), few("val", 2), short))
+
+
+@pytest.mark.parametrize(("end", "same_until"), [(1.0, 4), (0.5, 2), (0.25, 1)])
+def test_classes_count_alike_again_after_a_share_of_the_iterations(end: float, same_until: int) -> None:
+    weighted = dataclasses.replace(SHORT, iterations=4, class_weighting="log")
+    keys = [f"update {number}" for number in range(1, 5)]
+    always = dict(zip(keys, (loss for _, loss in train(N0, few(), few("val", 2), weighted).curve), strict=True))
+    found = train(N0, few(), few("val", 2), dataclasses.replace(weighted, class_weighting_end=end)).curve
+    differ = [key for key, (_, loss) in zip(keys, found, strict=True) if loss != always[key]]
+    assert differ == keys[same_until:]
