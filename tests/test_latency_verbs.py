@@ -135,6 +135,7 @@ def test_mistakes_of_an_export_are_one_line(
     assert not list(tmp_path.glob("*.onnx*"))
 
 
+@pytest.mark.quiet
 def test_a_predictor_is_made_tested_on_networks_drawn_later_and_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

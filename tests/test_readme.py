@@ -60,6 +60,7 @@ def make_classes(root: Path) -> None:
                 Image.new("RGB", (40, 40), (60 * index, 0, 0)).save(root / split / name / f"{index}.JPEG", format="JPEG")
 
 
+@pytest.mark.quiet
 def test_the_commands_run_in_the_order_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_camvid: object) -> None:
     few_frames()
     make_camvid()  # type: ignore[operator]
