@@ -27,7 +27,7 @@ from search.pool import Pool
 from search.problem import Seen, Surrogate
 from search.samplers import random_network
 from search.space import Bounds
-from search.training_table import Setting, Task, TrainingTable, train_tasks
+from search.training_table import Setting, Task, TrainingTable, open_table, train_tasks
 
 LAST_STEP = 5
 """Networks cost at most as many multiply-adds as the one of this step of the paper's Table 4."""
@@ -97,7 +97,7 @@ def make_bench(plan: BenchPlan, config: SearchConfig, store: Store, out: Path, o
     observer.work("latencies", len(networks), len(networks))
     tasks = [Task(architecture=str(n), setting=plan.short.name, seed=seed) for seed in range(plan.seeds) for n in networks]
     tasks += [Task(architecture=str(network), setting=plan.long.name, seed=0) for network in networks[: plan.long_networks]]
-    table, pool = TrainingTable(out / "trainings.csv"), Pool(config.parallel)
+    table, pool = open_table(out, config), Pool(config.parallel)
     try:
         train_tasks(table, tasks, config, pool, observer)
     finally:

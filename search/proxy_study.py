@@ -22,7 +22,7 @@ from search.pool import Pool
 from search.race import Raced, race
 from search.ranking import Ranking, StepScores, overall_spearman, ranking
 from search.step import Failure, Step, Train
-from search.training_table import Setting, Task, TrainingTable, parent_setting, train_tasks
+from search.training_table import Setting, Task, TrainingTable, open_table, parent_setting, train_tasks
 
 FULL_SEED = 100
 """Seeds of full trainings are counted from here, so that no cheap one shares its luck with them."""
@@ -59,7 +59,7 @@ class ProxyStudy:
 
 def run_study(study: ProxyStudy, base: SearchConfig, out: Path, observer: Observer) -> TrainingTable:
     """Train what is missing; a call that is cut short goes on where it stopped."""
-    table, pool = TrainingTable(out / "trainings.csv"), Pool(base.parallel)
+    table, pool = open_table(out, base), Pool(base.parallel)
     try:
         train_tasks(table, study.tasks(), base, pool, observer, keep=out / "weights")
     finally:

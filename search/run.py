@@ -79,7 +79,7 @@ class Run:
         Raises:
             RunError: the folder cannot be written, is being driven, or belongs to another configuration or environment.
         """
-        _make_folder(path)
+        make_folder(path)
         lock = _acquire(path)
         try:
             header = _header(path, config, class_names)
@@ -209,11 +209,11 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         raise RunError(f"cannot write {path}: {error}") from error
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"run folder {path} cannot be made: {error}; name another one with --out") from error
+        raise RunError(f"folder {path} cannot be made: {error}; name another one with --out") from error
 
 
 def _acquire(path: Path) -> IO[str]:

@@ -34,7 +34,7 @@ from lpsnet.training import Point, first_images, fit
 from search.cards import write_card, write_curve_figure
 from search.observer import Observer
 from search.proxy import keep_freed_memory
-from search.run import provenance, write_json
+from search.run import make_folder, provenance, write_json
 from search.scoring import write_scores
 
 STATE, CONFIG, CURVE = "state.pt", "config.json", "curve.csv"
@@ -129,7 +129,7 @@ def run_training(
     if (done := _finished(plan, out)) is not None:
         return done
     lane = means.lane()
-    _make_folder(out)
+    make_folder(out)
     keeper = Keeper(out / STATE, plan.to_dict(), every_s=means.save_s)
     training, validation = _splits(plan, observer)
     with device_lock(lane.device.type, alone=False):
@@ -271,13 +271,6 @@ class _Watch:
 def read_curve(path: Path) -> list[dict[str, str]]:
     """Rows of a learning curve, none where there is no file."""
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error}") from error
 
 
 def _write_results(plan: TrainPlan, out: Path, network: LPSNet, found: Evaluation, validation: Frames) -> None:

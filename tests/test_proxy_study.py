@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from search.observer import Observer
 from search.pool import Pool
 from search.proxy_study import FULL_SEED, ProxyStudy, base_config, default_setting, raced_rows, report_rows, run_study, study_of
 from search.step import Step
-from search.training_table import Row, Setting, Task, TrainingTable, train_tasks
+from search.training_table import Row, Setting, Task, TrainingTable, open_table, train_tasks
 from tests.test_runner import CountingExecutor, finish
 from tests.tiny import tiny_config, write_camvid
 
@@ -53,6 +54,18 @@ class TestTheTable:
         again.add(failed)
         assert list(TrainingTable(table.path).rows.values()) == [self.ROW, failed]
         assert again.score(failed.architecture, "scratch-4", 1) is None and again.score(self.ROW.architecture, "scratch-4", 1) == 31.25
+
+    def test_trainings_of_another_recipe_are_refused(self, tmp_path: Path) -> None:
+        config = tiny_config(1)
+        open_table(tmp_path / "out", config).add(self.ROW)
+        longer = dataclasses.replace(config, proxy=dataclasses.replace(config.proxy, iterations=99, branches=False), threads=7)
+        assert list(open_table(tmp_path / "out", longer).rows.values()) == [self.ROW], "iterations and branches are the settings' own"
+        other = dataclasses.replace(config, proxy=dataclasses.replace(config.proxy, optimizer="adamw"))
+        with pytest.raises(UserError, match=r"of another kind \(optimizer: 'sgd', not 'adamw'\)"):
+            open_table(tmp_path / "out", other)
+        (tmp_path / "out" / "recipe.json").write_text("{")
+        with pytest.raises(UserError, match="is damaged"):
+            open_table(tmp_path / "out", config)
 
     def test_another_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "trainings.csv").write_text("a,b\n1,2\n")

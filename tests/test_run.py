@@ -254,19 +254,19 @@ class TestDriving:
 class TestFoldersThatCannotBeUsed:
     def test_a_file_where_the_folder_is_due_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("not a folder")
-        with pytest.raises(RunError, match=r"run folder .*/file cannot be made: .*--out") as refused:
+        with pytest.raises(RunError, match=r"folder .*/file cannot be made: .*--out") as refused:
             start(tmp_path / "file")
         one_line(refused)
         assert (tmp_path / "file").read_text() == "not a folder"
 
     def test_a_file_in_the_path_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(RunError, match=r"run folder .*/file/run cannot be made: .*--out"):
+        with pytest.raises(RunError, match=r"folder .*/file/run cannot be made: .*--out"):
             start(tmp_path / "file" / "run")
 
     def test_a_folder_that_cannot_be_written_is_named(self, path: Path) -> None:
         (path / "driver.lock").mkdir(parents=True)  # stands for permissions, which do not bind root
-        with pytest.raises(RunError, match=r"run folder .*/camvid cannot be written: .*--out"):
+        with pytest.raises(RunError, match=r"folder .*/camvid cannot be written: .*--out"):
             start(path)
 
     def test_reading_an_empty_folder_says_how_to_start_a_run(self, tmp_path: Path) -> None:

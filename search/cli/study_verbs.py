@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search.proxy_study import ProxyStudy
     from search.training_table import TrainingTable
 
+Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a field of the trainings' recipe, NAME=VALUE; may be repeated.")]
 SETTINGS = "scratch-100,scratch-200,scratch-400,plain-400,inherit-100,inherit-200,scratch-small2-400"
 
 
@@ -37,6 +38,7 @@ def validate_proxy(
     choose_on: Annotated[str, typer.Option(help="Steps to choose the default on; the others judge it. Default: the first half.")] = "",
     data: Annotated[str, typer.Option(help="Where the run's data set lies now. Default: where it lay.")] = "",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    changes: Changes = None,
     parallel: Annotated[int, typer.Option(help="Trainings at a time, in processes that share the threads.", min=1)] = 2,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
     report_only: Annotated[bool, typer.Option("--report-only", help="Train nothing; report what has accrued.")] = False,
@@ -44,6 +46,7 @@ def validate_proxy(
 ) -> None:
     """Train the candidates of a run's steps fully and cheaply, and report how each cheap training ranks them."""
     from latency.environment import available_cores
+    from lpsnet.recipe import changed
     from search.proxy_study import base_config, run_study, study_of
     from search.run import Run
     from search.runner import replay
@@ -53,12 +56,13 @@ def validate_proxy(
         decided, config = replay(opened).steps, opened.config
     study = study_of(decided, parse_counts(steps, "--steps"), full, full_seeds, settings.split(","), seeds)
     cores = threads or available_cores()
-    changes = {"data": data or config.data, "precision": precision, "parallel": parallel, "threads": cores}
+    recipe = changed(config.proxy, changes or [])
+    base = base_config(config, data=data or config.data, precision=precision, parallel=parallel, threads=cores, proxy=recipe)
     if report_only:
         table = TrainingTable(out / "trainings.csv")
     else:
         with Live() as live:
-            table = run_study(study, base_config(config, **changes), out, live)
+            table = run_study(study, base, out, live)
     _report(study, table, parse_counts(choose_on, "--choose-on"), out, as_json)
 
 
@@ -102,6 +106,7 @@ def bench_table(
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH. Default: the data set's own.")] = "",
     batch: Annotated[int, typer.Option(help="Images an iteration.", min=1)] = 8,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    changes: Changes = None,
     parallel: Annotated[int, typer.Option(help="Trainings at a time, in processes that share the threads.", min=1)] = 2,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
     seconds: Annotated[float, typer.Option(help="Sample each latency for at least this long.", min=0.0)] = 0.4,
@@ -116,7 +121,7 @@ def bench_table(
     from search.training_table import Setting
 
     timing = TimingPlan(min_s=seconds, max_s=max(TimingPlan.max_s, 2 * seconds))
-    config = _config(data, size, batch, threads, precision=precision, parallel=parallel, plan=timing)
+    config = _config(data, size, batch, threads, changes=changes, precision=precision, parallel=parallel, plan=timing)
     short, long = Setting(iterations=iterations), Setting(iterations=long_iterations)
     plan = BenchPlan(networks=networks, short=short, seeds=seeds, long_networks=long_networks, long=long)
     with Live() as live:
@@ -134,6 +139,7 @@ def rival(
     iterations: Annotated[int, typer.Option(help="Whose trainings of the table are the proxy.", min=1)] = 400,
     seeds: Annotated[int, typer.Option(help="Replays of each.", min=1)] = 100,
     hours: Annotated[float, typer.Option(help="Budget of each in hours of training, tuning included.", min=0.0)] = 1.0,
+    changes: Changes = None,
     live: Annotated[str, typer.Option(help="Search for real on this data set instead, NAME or NAME:PATH; one sampler.")] = "",
     seed: Annotated[int, typer.Option(help="Of a live search.")] = 0,
     precision: Annotated[str, typer.Option(help="Of a live search: fp32, bf16 or fp16.")] = "fp32",
@@ -145,7 +151,8 @@ def rival(
 
     names = list(SAMPLERS) if sampler == "all" else [name.strip() for name in sampler.split(",")]
     if live:
-        _rival_live(names, live, 3600 * hours, iterations, seed, precision, store, out, as_json)
+        config = _config(live, "", 8, 0, iterations=iterations, seed=seed, changes=changes, precision=precision)
+        _rival_live(names, config, 3600 * hours, store, out, as_json)
         return
     from search.bench import surrogate
     from search.rivals import draw_rivals, replay, summary
@@ -167,9 +174,7 @@ def rival(
     print_table(f"hypervolume after {hours:g} hours of training, 95 % intervals over {seeds} seeds", list(shown), cells)
 
 
-def _rival_live(
-    names: list[str], data: str, budget_s: float, iterations: int, seed: int, precision: str, store: Path | None, out: Path, as_json: bool
-) -> None:
+def _rival_live(names: list[str], config: SearchConfig, budget_s: float, store: Path | None, out: Path, as_json: bool) -> None:
     """One search for real; what it saw goes to a file of its own."""
     from latency.store import Store, default_store_path
     from lpsnet.errors import UserError
@@ -178,7 +183,6 @@ def _rival_live(
 
     if len(names) != 1:
         raise UserError(f"a live search runs one sampler, got {len(names)}; name it with --sampler")
-    config = _config(data, "", 8, 0, precision=precision, iterations=iterations, seed=seed)
     with Live() as bar:
         problem = run_live(config, Store(store or default_store_path()), names[0], budget_s, bar)
     if not problem.seen:
@@ -187,7 +191,7 @@ def _rival_live(
     rows = [
         {
             "sampler": names[0],
-            "seed": seed,
+            "seed": config.seed,
             "architecture": str(one.architecture),
             "latency_ms": one.latency_ms,
             "miou_percent": one.miou_percent,
@@ -196,7 +200,7 @@ def _rival_live(
         }
         for number, one in enumerate(problem.seen)
     ]
-    write_rows(out / f"live_{names[0]}_{seed}.csv", rows)
+    write_rows(out / f"live_{names[0]}_{config.seed}.csv", rows)
     if as_json:
         print(json.dumps(rows))
         return
@@ -204,14 +208,16 @@ def _rival_live(
     print_table(f"{names[0]}: the front of {len(rows)} networks in {budget_s / 3600:g} hours", ["network", "ms", "mIoU %"], cells)
 
 
-def _config(data: str, size: str, batch: int, threads: int, *, iterations: int = 400, seed: int = 0, **more: Any) -> SearchConfig:
-    """The configuration of a study on a data set: latency from ONNX Runtime, the proxy's own recipe."""
+def _config(
+    data: str, size: str, batch: int, threads: int, *, iterations: int = 400, seed: int = 0, changes: list[str] | None = None, **more: Any
+) -> SearchConfig:
+    """The configuration of a study on a data set: latency from ONNX Runtime, the proxy's own recipe but for `changes`."""
     import dataclasses
 
     from latency.environment import available_cores
-    from lpsnet.recipe import proxy_recipe
+    from lpsnet.recipe import changed, proxy_recipe
     from search.cli.search_verbs import data_fields
     from search.config import SearchConfig
 
-    proxy = dataclasses.replace(proxy_recipe(iterations), batch_size=batch)
+    proxy = changed(dataclasses.replace(proxy_recipe(iterations), batch_size=batch), changes or [])
     return SearchConfig(**data_fields(data, size), threads=threads or available_cores(), proxy=proxy, seed=seed, **more)
