@@ -61,7 +61,7 @@ def recipe_of(change: str, iterations: int, batch_size: int) -> TrainRecipe:
     return dataclasses.replace(proxy_recipe(iterations), batch_size=batch_size, **CHANGES[change])  # type: ignore[arg-type]
 
 
-def run(data: str, iterations: int, batch_size: int, seeds: int) -> None:
+def run(data: str, iterations: int, batch_size: int, seeds: int, changes: list[str]) -> None:
     """Train what is not trained yet, a seed at a time, so that a call cut short leaves whole seeds."""
     keep_freed_memory()
     spec = DataSpec.parse(data)
@@ -69,7 +69,7 @@ def run(data: str, iterations: int, batch_size: int, seeds: int) -> None:
     done = {(row["change"], row["seed"], row["iterations"], row["batch_size"]) for row in known()}
     OUT.mkdir(exist_ok=True)
     for seed in range(seeds):
-        for change in CHANGES:
+        for change in changes:
             if (change, str(seed), str(iterations), str(batch_size)) in done:
                 continue
             start, recipe, teacher = time.perf_counter(), recipe_of(change, iterations, batch_size), None
@@ -116,8 +116,9 @@ if __name__ == "__main__":
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--changes", default=",".join(CHANGES), help="those to train, comma-separated")
     given = parser.parse_args()
-    run(given.data, given.iterations, given.batch, given.seeds)
+    run(given.data, given.iterations, given.batch, given.seeds, given.changes.split(","))
     rows = gains(given.iterations, given.batch)
     with (OUT / "gains.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
