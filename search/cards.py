@@ -24,7 +24,7 @@ def card(file: str, told: Metadata) -> str:
     architecture = Architecture.parse(told.architecture)
     name = next((name for name, known in NAMED.items() if known == architecture), told.architecture)
     cost = complexity(architecture, len(told.class_names), told.input_size)
-    where = told.provenance
+    where, init = told.provenance, told.provenance.get("init")
     height, width = told.input_size
     lines = [
         "---",
@@ -47,7 +47,7 @@ def card(file: str, told: Metadata) -> str:
         "## Training",
         "",
         f"Data: {where.get('data', 'unknown')}, splits {', '.join(where.get('splits', ['unknown']))}, seed {where.get('seed', 'unknown')}. "
-        f"Licence of the data: {told.licence or 'unknown'}.",
+        f"Licence of the data: {told.licence or 'unknown'}." + (f" Started from the weights of `{init}`." if init else ""),
         "",
         *_table(["recipe", ""], [[key, value] for key, value in told.recipe.items()]),
         "",

@@ -287,7 +287,7 @@ def _write_results(plan: TrainPlan, out: Path, network: LPSNet, found: Evaluatio
         metrics=metrics,
         colours=validation.source.colours,
         licence=licence,
-        provenance={**provenance(), "data": plan.data.partition(":")[0], "splits": list(plan.splits), "seed": plan.seed},
+        provenance={**provenance(), "data": plan.data.partition(":")[0], "splits": list(plan.splits), "seed": plan.seed, "init": plan.init},
     )
     write_scores(out, found, {"trained_on_val": "val" in plan.splits})
     write_curve_figure(out / "curve.png", read_curve(out / CURVE))

@@ -130,7 +130,7 @@ def test_mistakes_are_one_line(trained: tuple[Path, Path], tmp_path: Path, capsy
         (["evaluate", checkpoint, "--data", data, "--input", "big"], "--input takes a size"),
         (["evaluate", checkpoint, "--data", data, "--submission", str(tmp_path / "s")], "takes its 19 classes, the network has 11"),
         (["evaluate", "LPS-Net-L", "--data", data], "lps-search train LPS-Net-L"),
-        (["train", "N0", "--data", data, "--out", str(tmp_path / "file" / "x")], "cannot write"),
+        (["train", "N0", "--data", data, "--out", str(tmp_path / "file" / "x")], "cannot be made"),
         (["train", "N0", "--data", data, "--recipe", "none", "--out", str(tmp_path / "n")], "unknown recipe 'none'"),
         (["train", "N0", "--data", data, "--splits", "val", "--out", str(tmp_path / "n")], "splits must be train"),
         (["train", "N0", "--data", data, *QUICK, "--precision", "fp8", "--out", str(tmp_path / "n")], "unknown precision 'fp8'"),
@@ -279,6 +279,7 @@ def test_a_training_starts_from_a_deployed_checkpoint_and_other_classes_get_a_ne
     arguments = ["--data", f"camvid:{root}", *still, *SIZE, "--threads", "1", "--init", str(deployed)]
     assert run(["train", "N0", *arguments, "--out", str(tmp_path / "a")]) == 0
     assert "in deployed form" in capsys.readouterr().err
+    assert f"Started from the weights of `{deployed}`." in (tmp_path / "a" / "README.md").read_text()
     again = load(tmp_path / "a" / f"{N0}.safetensors")
     images = torch.randn(2, 3, 64, 96)
     assert not again.deployed and again.branches
