@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from itertools import pairwise
+from math import prod
 from typing import cast
 
 import torch
@@ -21,6 +22,9 @@ from lpsnet.reparam import RepConv
 
 STRIDES = (2, 2, 2, 2, 1)
 """Stride of the first block of each stage; every further block has stride 1."""
+
+OUTPUT_STRIDE = prod(STRIDES)
+"""By how much a path's output is smaller than its input."""
 
 INTERACT_AFTER = (2, 3)
 """Stages (counted from 0) whose outputs interact; after the last stage the paths are joined by the head."""

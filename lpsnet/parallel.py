@@ -138,13 +138,15 @@ def lane_for(device: str | torch.device, precision: str = "fp32", compiler: str 
     """Where a training on a device runs, in a precision; with more than one process where they were launched.
 
     Raises:
-        UserError: an unknown precision or compiler, or CUDA graphs without a GPU.
+        UserError: an unknown precision or compiler, or fp16 or CUDA graphs without a GPU.
     """
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r} of a training; there are: {', '.join(PRECISIONS)}")
     if compiler not in COMPILERS:
         raise UserError(f"unknown compiler {compiler!r} of a training; there are: {', '.join(COMPILERS)}")
     kind = torch.device(device).type
+    if precision == "fp16" and kind == "cpu":
+        raise UserError("fp16 trains on a GPU; on a CPU take fp32, or bf16 where it is faster")
     if compiler == "cuda-graphs" and kind != "cuda":
         raise UserError(f"CUDA graphs need a GPU, the training runs on {kind}; compile by default or not at all")
     if precision == "fp32" and int(os.environ.get("WORLD_SIZE", "1")) == 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -112,8 +113,11 @@ class TrainRecipe:
             "distillation": 0,
         }
         for name, bound in least.items():
-            if not getattr(self, name) >= bound:
-                raise UserError(f"recipe: {name} must be at least {bound}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not value >= bound:
+                raise UserError(f"recipe: {name} must be at least {bound}, got {value}")
+            if value > (most := MOST.get(name, sys.float_info.max)):
+                raise UserError(f"recipe: {name} must be {f'at most {most}' if name in MOST else 'finite'}, got {value}")
         for name in ("learning_rate", "poly_power", "distillation_temperature"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
@@ -156,6 +160,11 @@ class TrainRecipe:
         added = {field.name: field.default for field in dataclasses.fields(self)[_FIRST_FIELDS:]}
         return {name: value for name, value in dataclasses.asdict(self).items() if name in first or value != added[name]}
 
+
+MOST: MappingProxyType[str, int] = MappingProxyType(
+    {"batch_size": 10_000, "crop_height": 65_536, "crop_width": 65_536, "input_height": 65_536, "input_width": 65_536}
+)
+"""Beyond these a number is a slip of the finger, which would show as memory that runs out minutes later."""
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 """What a training may compute in; weights are single precision in all of them."""

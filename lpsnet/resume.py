@@ -57,13 +57,19 @@ class Keeper:
             raise CheckpointError(
                 f"{self.path} is damaged or no training state: {' '.join(str(error).split())}; move it away to start anew"
             ) from error
-        names = sorted(set(found) | set(self._identity))
-        differences = [
-            f"{name}: {found.get(name)!r}, not {self._identity.get(name)!r}"
-            for name in names
-            if found.get(name) != self._identity.get(name)
-        ]
-        if differences:
-            raise CheckpointError(f"{self.path} is the state of another training ({'; '.join(differences)}); name another folder")
+        if differences := differing(found, self._identity):
+            raise CheckpointError(f"{self.path} is the state of another training ({differences}); name another folder")
         kept: dict[str, Any] = state
         return kept
+
+
+def differing(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """What two descriptions differ in, `NAME: FOUND, not WANTED`, field by field also within one; empty where they are equal."""
+    told = []
+    for name in sorted({*found, *wanted}):
+        one, other = found.get(name), wanted.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            told.append(differing(one, other))
+        elif one != other:
+            told.append(f"{name}: {one!r}, not {other!r}")
+    return "; ".join(part for part in told if part)

@@ -35,7 +35,7 @@ def card(file: str, told: Metadata) -> str:
         f"# {name}",
         "",
         f"Semantic segmentation into {len(told.class_names)} classes at {height}x{width}: `{told.architecture}`, "
-        f"{cost.parameters:,} parameters, {cost.macs / 1e9:.3f} G multiply-adds to the scores.",
+        f"{cost.parameters:,} parameters, {cost.macs / 1e9:.4g} G multiply-adds to the scores.",
         "",
         "```python",
         "from lpsnet import load",
@@ -57,7 +57,7 @@ def card(file: str, told: Metadata) -> str:
         "",
         "## Limits",
         "",
-        "Scored on the data set named above only; other cameras, cities, seasons and times of day are another matter. Not for decisions "
+        "Trained on the data set named above only; other cameras, cities, seasons and times of day are another matter. Not for decisions "
         "on which safety hangs.",
         "",
         f"Made by `{where.get('command', 'unknown')}` at commit {where.get('commit', 'unknown')} on {where.get('created', 'unknown')}.",

@@ -1,17 +1,16 @@
 """A whole training in a folder: resumable, watched, and scored, with everything a reader needs beside the weights.
 
-config.json  state.pt (while it lasts)  curve.csv  tensorboard/  NETWORK.safetensors
+config.json  training.lock and state.pt (while it lasts)  curve.csv  tensorboard/  NETWORK.safetensors
 scores.json  classes.csv  confusion.png  curve.png  README.md (the model card)
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ import torch
 
 from latency.lock import device_lock
 from lpsnet.architecture import Architecture
-from lpsnet.checkpoint import holds_deployed, load, save
+from lpsnet.checkpoint import holds_deployed, load, read_tensors, save
 from lpsnet.data import DATASETS, DataSpec, native_size, open_split
 from lpsnet.data.frames import Frames
 from lpsnet.data.joined import joined
 from lpsnet.errors import UserError
 from lpsnet.evaluation import Evaluation, evaluate
-from lpsnet.network import LPSNet
+from lpsnet.network import OUTPUT_STRIDE, LPSNet
 from lpsnet.parallel import Lane, lane_for
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
@@ -34,11 +33,12 @@ from lpsnet.training import Point, first_images, fit
 from search.cards import write_card, write_curve_figure
 from search.observer import Observer
 from search.proxy import keep_freed_memory
-from search.run import make_folder, provenance, write_json
+from search.run import provenance, write_json
 from search.scoring import write_scores
+from search.training_folder import CONFIG, CURVE, CURVE_COLUMNS, STATE, check_plan, held, read_curve, write_curve
 
-STATE, CONFIG, CURVE = "state.pt", "config.json", "curve.csv"
-_COLUMNS = ("iteration", "loss", "learning_rate", "images_per_s", "waiting_percent", "val_miou_percent")
+MOST_SEED = 2**63 - 1
+"""The largest that torch takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,10 @@ class TrainPlan:
             raise UserError(f"splits must be train, or train and val, got {', '.join(self.splits)}")
         if self.teacher and not self.recipe.distillation:
             raise UserError("a teacher needs a weight: add --set distillation=1")
+        if self.recipe.distillation and not self.teacher:
+            raise UserError(f"distillation={self.recipe.distillation:g} needs a teacher: add --teacher CHECKPOINT")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise UserError(f"seed must be from 0 to {MOST_SEED}, got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values by name."""
@@ -129,16 +133,27 @@ def run_training(
     if (done := _finished(plan, out)) is not None:
         return done
     lane = means.lane()
-    make_folder(out)
+    with held(out) if lane.is_main else nullcontext():
+        found = _train(plan, means, out, lane, observer, stopped)
+    lane.end()
+    return found
+
+
+def _train(plan: TrainPlan, means: Means, out: Path, lane: Lane, observer: Observer, stopped: Callable[[], bool]) -> Evaluation:
+    """Train in a folder that is held. What the user may have got wrong is found before the frames are decoded."""
     keeper = Keeper(out / STATE, plan.to_dict(), every_s=means.save_s)
-    training, validation = _splits(plan, observer)
+    spec = DataSpec.parse(plan.data)
+    size = native_size(spec)
+    training, validation = joined([open_split(spec, split, size) for split in plan.splits]), open_split(spec, "val", size)
+    _check(plan, training)
+    teacher = _teacher(plan, training).to(lane.device) if plan.teacher else None
+    _decode(training, validation, observer)
+    network = _network(plan, training, observer).to(lane.device)
+    watch = _Watch(plan, means, out, validation, observer, lane)
     with device_lock(lane.device.type, alone=False):
-        network = _network(plan, training, observer).to(lane.device)
         if lane.is_main:
             write_json(out / CONFIG, {**plan.to_dict(), "means": dataclasses.asdict(means), **provenance()})
-        watch = _Watch(plan, means, out, validation, observer, lane)
         deadline = None if means.max_hours is None else time.monotonic() + means.max_hours * 3600
-        teacher = load(plan.teacher).to(lane.device) if plan.teacher else None
         fit(
             network,
             training,
@@ -155,8 +170,10 @@ def run_training(
         )
         found = evaluate(network, validation, input_size=plan.recipe.input_size(validation.size), boundary=True, on_progress=observer.work)
     if lane.is_main:
+        watch.end(found)
+        if "val" in plan.splits:
+            observer.note("the validation split was trained on, too: what the network scores there says little")
         _write_results(plan, out, network, found, validation)
-    lane.end()
     return found
 
 
@@ -166,18 +183,8 @@ def _finished(plan: TrainPlan, out: Path) -> Evaluation | None:
     Raises:
         UserError: the folder holds another training.
     """
-    if not (out / CONFIG).is_file():
-        return None
-    try:
-        found = json.loads((out / CONFIG).read_text())
-    except ValueError as error:
-        raise UserError(f"{out / CONFIG} is damaged: {error}; name another folder") from error
-    wanted = json.loads(json.dumps(plan.to_dict()))
-    differences = [f"{name}: {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value]
-    if differences:
-        raise UserError(f"{out} holds another training ({'; '.join(differences)}); name another folder")
     path = out / f"{plan.architecture}.safetensors"
-    if not ((out / "scores.json").is_file() and path.is_file()):
+    if not (check_plan(out, plan.to_dict()) and (out / "scores.json").is_file() and path.is_file()):
         return None
     (out / STATE).unlink(missing_ok=True)
     spec = DataSpec.parse(plan.data)
@@ -185,16 +192,18 @@ def _finished(plan: TrainPlan, out: Path) -> Evaluation | None:
     return evaluate(load(path), validation, input_size=plan.recipe.input_size(validation.size), boundary=True)
 
 
-def _splits(plan: TrainPlan, observer: Observer) -> tuple[Frames, Frames]:
-    """What is trained on and what is scored on, decoded."""
-    spec = DataSpec.parse(plan.data)
-    size = native_size(spec)
-    training, validation = joined([open_split(spec, split, size) for split in plan.splits]), open_split(spec, "val", size)
-    for split in (training, validation):
+def _decode(training: Frames, validation: Frames, observer: Observer) -> None:
+    """Decode what is trained on and what is scored on.
+
+    Raises:
+        UserError: one of them has no labelled pixel.
+    """
+    for split, name in ((training, "training"), (validation, "validation")):
         split.hold(lambda done, total: observer.work("frames", done, total))
         if split.note:
             observer.note(split.note)
-    return training, validation
+        if not split.is_labelled():
+            raise UserError(f"the {name} split has no labelled pixel: every label is the ignore index")
 
 
 def _network(plan: TrainPlan, training: Frames, observer: Observer) -> LPSNet:
@@ -205,6 +214,34 @@ def _network(plan: TrainPlan, training: Frames, observer: Observer) -> LPSNet:
         network = _started(network, plan, training, observer)
         torch.manual_seed(plan.seed)
     return network
+
+
+def _check(plan: TrainPlan, training: Frames) -> None:
+    """Raise `UserError` where there are no weights to start from, or crops leave a path nothing or a single pixel to normalise."""
+    if plan.init:
+        load(plan.init, plan.architecture) if holds_deployed(plan.init) else read_tensors(plan.init)
+    recipe, whole = plan.recipe, plan.recipe.input_size(training.size)
+    crop = (recipe.crop_height or whole[0], recipe.crop_width or whole[1])
+    with torch.device("meta"):
+        network = LPSNet(plan.architecture, training.num_classes, branches=False)
+    try:
+        smallest = network.path_sizes(*crop)[-1]
+        network.path_sizes(*whole)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if recipe.batch_size == 1 and max(smallest) <= OUTPUT_STRIDE:
+        raise UserError(
+            f"a batch of 1 crop of {crop[0]}x{crop[1]} ends in a single pixel, of which no batch normalisation can be taken; "
+            "take a larger batch_size or crop"
+        )
+
+
+def _teacher(plan: TrainPlan, training: Frames) -> LPSNet:
+    """The teacher. Raises `UserError` where it knows other classes."""
+    teacher = load(plan.teacher)
+    if teacher.num_classes != training.num_classes:
+        raise UserError(f"the teacher {plan.teacher} has {teacher.num_classes} classes, the data set {training.num_classes}")
+    return teacher
 
 
 def _started(network: LPSNet, plan: TrainPlan, training: Frames, observer: Observer) -> LPSNet:
@@ -257,20 +294,18 @@ class _Watch:
         if self._lane.is_main:
             self._append(row)
 
+    def end(self, found: Evaluation) -> None:
+        """The score of the whole training, into the last point of the curve."""
+        *earlier, last = read_curve(self._path)
+        write_curve(self._path, [*earlier, {**last, "val_miou_percent": found.scores.miou_percent}])
+        self._writer.add_scalar("val_miou_percent", found.scores.miou_percent, int(last["iteration"]))
+
     def _append(self, row: dict[str, Any]) -> None:
         kept = [known for known in read_curve(self._path) if int(known["iteration"]) < row["iteration"]]
-        with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows([*kept, {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}])
-        for name in _COLUMNS[1:]:
+        write_curve(self._path, [*kept, row])
+        for name in CURVE_COLUMNS[1:]:
             if row[name] != "":
                 self._writer.add_scalar(name, row[name], row["iteration"])
-
-
-def read_curve(path: Path) -> list[dict[str, str]]:
-    """Rows of a learning curve, none where there is no file."""
-    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
 def _write_results(plan: TrainPlan, out: Path, network: LPSNet, found: Evaluation, validation: Frames) -> None:

@@ -18,8 +18,10 @@ from lpsnet.data import DataSpec, open_split
 from lpsnet.data.camvid import COLOURS, CamVid
 from lpsnet.data.cityscapes import LABEL_IDS
 from lpsnet.data.frames import Frames
+from lpsnet.errors import UserError
 from lpsnet.evaluation import evaluate
 from search.cli import run
+from search.training_folder import held, read_curve
 from tests.test_datasets import cityscapes
 
 N0 = str(Architecture.parse("N0"))
@@ -129,7 +131,6 @@ def test_mistakes_are_one_line(trained: tuple[Path, Path], tmp_path: Path, capsy
         (["evaluate", checkpoint, "--data", data, "--scales", "1,x"], "--scales takes numbers"),
         (["evaluate", checkpoint, "--data", data, "--input", "big"], "--input takes a size"),
         (["evaluate", checkpoint, "--data", data, "--submission", str(tmp_path / "s")], "takes its 19 classes, the network has 11"),
-        (["evaluate", "LPS-Net-L", "--data", data], "lps-search train LPS-Net-L"),
         (["train", "N0", "--data", data, "--out", str(tmp_path / "file" / "x")], "cannot be made"),
         (["train", "N0", "--data", data, "--recipe", "none", "--out", str(tmp_path / "n")], "unknown recipe 'none'"),
         (["train", "N0", "--data", data, "--splits", "val", "--out", str(tmp_path / "n")], "splits must be train"),
@@ -292,3 +293,60 @@ def test_a_training_starts_from_a_deployed_checkpoint_and_other_classes_get_a_ne
     assert load(tmp_path / "b" / f"{N0}.safetensors").num_classes == 11
     wide = "B1-1-1-1-1_C8-8-16-32-32_R4"
     assert f"holds {N0}, expected {wide}" in refused(capsys, "train", wide, *arguments, "--out", str(tmp_path / "c"))
+
+
+def test_one_training_at_a_time_in_a_folder(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, root = trained
+    arguments = ["train", "N0", "--data", f"camvid:{root}", *QUICK, "--out", str(tmp_path / "t")]
+    with held(tmp_path / "t"):
+        assert "a training is running in" in refused(capsys, *arguments)
+    assert run(arguments) == 0
+    assert not (tmp_path / "t" / "training.lock").exists()
+
+
+def test_the_last_point_of_the_curve_has_the_networks_score(trained: tuple[Path, Path]) -> None:
+    out, _ = trained
+    *_, last = read_curve(out / "curve.csv")
+    assert float(last["val_miou_percent"]) == pytest.approx(json.loads((out / "scores.json").read_text())["miou_percent"], abs=1e-3)
+
+
+@pytest.mark.parametrize("text", ["iteration,loss\nx,1\n", "loss\n1\n", "\xff\x00"])
+def test_a_damaged_curve_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "curve.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match="is no learning curve"):
+        read_curve(tmp_path / "curve.csv")
+
+
+def test_mistakes_are_found_before_the_frames_are_decoded(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, root = trained
+    checkpoint = str(out / f"{N0}.safetensors")
+    few = tmp_path / "few.safetensors"
+    save(few, LPSNet(N0, 3), class_names=("a", "b", "c"), input_size=(64, 96))
+    monkeypatch.setattr(Frames, "hold", lambda *_: pytest.fail("decoded"))
+    tiny = [f"--set={name}=16" for name in ("input_height", "input_width", "crop_height", "crop_width")]
+    cases = [
+        (["--init", "nowhere.safetensors"], "no checkpoint at nowhere.safetensors"),
+        (["--teacher", "nowhere.safetensors", "--set=distillation=1"], "no checkpoint at nowhere.safetensors"),
+        (["--teacher", str(few), "--set=distillation=1"], "has 3 classes, the data set 11"),
+        (["--teacher", checkpoint], "a teacher needs a weight"),
+        (["--set=distillation=1"], "needs a teacher"),
+        (["--set=batch_size=1", *tiny], "ends in a single pixel"),
+        (["--set=crop_height=1", "--set=crop_width=1"], "too small"),
+        (["--seed", str(2**64)], "seed must be from 0"),
+        (["--set=jitter=inf"], "jitter must be finite"),
+        (["--set=batch_size=1000000"], "batch_size must be at most 10000"),
+        (["--precision", "fp16"], "fp16 trains on a GPU"),
+    ]
+    for number, (options, message) in enumerate(cases):
+        assert message in refused(capsys, "train", "N0", "--data", f"camvid:{root}", *QUICK, *options, "--out", str(tmp_path / str(number)))
+
+
+def test_a_split_without_a_label_is_refused(make_camvid: MakeCamVid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_camvid()
+    for path in (root / "valannot").iterdir():
+        Image.fromarray(np.full(np.asarray(Image.open(path)).shape, 255, np.uint8)).save(path)
+    line = refused(capsys, "train", "N0", "--data", f"camvid:{root}", *QUICK, "--out", str(tmp_path / "t"))
+    assert "the validation split has no labelled pixel" in line
+    assert not (tmp_path / "t" / "config.json").exists()

@@ -128,6 +128,10 @@ class Frames:
         for start in range(0, len(self), batch_size):
             yield self.batch(range(start, min(start + batch_size, len(self))))
 
+    def is_labelled(self) -> bool:
+        """Whether any pixel of any frame has a class."""
+        return any(bool((batch.labels != IGNORE_INDEX).any()) for batch in self.batches(1))
+
     def class_counts(self) -> Tensor:
         """Labelled pixels of each class (classes,)."""
         counts = torch.zeros(256, dtype=torch.long)

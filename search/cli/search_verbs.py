@@ -59,7 +59,9 @@ def expand(
     rungs: Annotated[str, typer.Option(help="Score all candidates after these iterations, too, and drop the worse: 100,200.")] = "",
     seeds: Annotated[int, typer.Option(help="Most seeds that a close call is trained with.", min=1)] = 1,
     inherit: Annotated[bool, typer.Option("--inherit", help="Candidates start from their parent's weights.")] = False,
-    precision: Annotated[str, typer.Option(help="Of the training: fp32, bf16 (a GPU, or a CPU with AMX) or fp16 (a GPU).")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="Of the training: fp32, bf16 (a GPU, or a CPU that computes in it) or fp16 (a GPU).")
+    ] = "fp32",
     parallel: Annotated[int, typer.Option(help="Candidates trained at a time, in processes that share the threads.", min=1)] = 1,
     validation_frames: Annotated[int, typer.Option(help="Score on so many frames of the split; 0 for all.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Seed of weights, frame order and augmentation.")] = 0,

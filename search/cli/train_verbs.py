@@ -39,7 +39,7 @@ def train(
     init: Annotated[str, typer.Option(help="Checkpoint to start from: weights that fit are taken over.")] = "",
     teacher: Annotated[str, typer.Option(help="Checkpoint of a larger network to learn from, too; weigh it by --set distillation=1.")] = "",
     device: TrainingDevice = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 (a GPU, or a CPU with AMX) or fp16 (a GPU).")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 (a GPU, or a CPU that computes in it) or fp16 (a GPU).")] = "fp32",
     compiler: Annotated[str, typer.Option("--compile", help="off, default (torch.compile), or on a GPU cuda-graphs.")] = "off",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
     save_minutes: Annotated[float, typer.Option(help="Keep the state this often.", min=0.0)] = 5.0,

@@ -1,0 +1,90 @@
+"""The folder of a training: whose it is, one training at a time in it, and the learning curve as a file.
+
+Does not cover the training itself (`training_run.py`) or its state (`lpsnet/resume.py`).
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lpsnet.checkpoint import write_atomic
+from lpsnet.errors import UserError
+from lpsnet.resume import differing
+from search.run import make_folder
+
+STATE, CONFIG, CURVE = "state.pt", "config.json", "curve.csv"
+CURVE_COLUMNS = ("iteration", "loss", "learning_rate", "images_per_s", "waiting_percent", "val_miou_percent")
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Make the folder and hold it until the block ends; the hold goes with the process.
+
+    Raises:
+        UserError: it cannot be made, or another process trains in it.
+    """
+    make_folder(out)
+    with (out / "training.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"a training is running in {out}; wait for it, or name another folder") from None
+        try:
+            yield
+        finally:
+            (out / "training.lock").unlink(missing_ok=True)
+
+
+def check_plan(out: Path, plan: dict[str, Any]) -> bool:
+    """Whether the folder holds this training, begun or ended.
+
+    Raises:
+        UserError: it holds another one, or its description is damaged.
+    """
+    path = out / CONFIG
+    if not path.is_file():
+        return False
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; name another folder") from error
+    wanted = json.loads(json.dumps(plan))
+    if differences := differing({name: found.get(name) for name in wanted}, wanted):
+        raise UserError(f"{out} holds another training ({differences}); name another folder")
+    return True
+
+
+def read_curve(path: Path) -> list[dict[str, str]]:
+    """Rows of a learning curve, none where there is no file.
+
+    Raises:
+        UserError: the file is something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        for row in rows:
+            int(row["iteration"])
+            float(row["loss"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no learning curve: {error!r}; move it away to go on without it") from error
+    return rows
+
+
+def write_curve(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a learning curve whole or not at all. Raises `CheckpointError`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+    write_atomic(path, text.getvalue().encode())
