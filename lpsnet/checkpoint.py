@@ -38,6 +38,9 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, damaged, or not of the expected network."""
 
 
+MOST_CLASSES = 255
+"""Labels are bytes, and 255 is what is ignored."""
+
 TRAIN_ONLY = "-train"
 """What follows the name of a shipped network that was trained on the train split alone."""
 
@@ -216,6 +219,8 @@ def load(source: str | Path, architecture: Architecture | str | None = None, *, 
         expected = named
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; give a .safetensors file, a .pth file, or one of {', '.join(NAMED)}")
+    if path.suffix.lower() in (".onnx", ".engine"):
+        raise CheckpointError(f"{path} is a graph for deployment, not a checkpoint; lps-search predict takes it")
     if path.suffix == ".pth":
         if expected is None:
             raise CheckpointError(f"{path} does not say its architecture; pass it, for example architecture='LPS-Net-S'")
@@ -231,9 +236,8 @@ def load(source: str | Path, architecture: Architecture | str | None = None, *, 
 def _with_head(network: LPSNet, num_classes: int | None, path: Path) -> LPSNet:
     if num_classes in (None, network.num_classes):
         return network
-    assert num_classes is not None
-    if num_classes < 1:
-        raise CheckpointError(f"num_classes must be at least 1, got {num_classes}")
+    if not isinstance(num_classes, int) or not 1 <= num_classes <= MOST_CLASSES:
+        raise CheckpointError(f"num_classes must be a whole number from 1 to {MOST_CLASSES}, got {num_classes!r}")
     warnings.warn(f"{path} has {network.num_classes} classes: the head for {num_classes} is new and must be trained", stacklevel=3)
     network.head = torch.nn.Conv2d(network.head.in_channels, num_classes, 1)
     network.num_classes = num_classes
@@ -251,6 +255,12 @@ def read_description(source: str | Path) -> Metadata | None:
     if not path.exists() and (name := _SHIPPED.get(str(source).lower())):
         path = _shipped(name)
     return None if path.suffix == ".pth" else read_metadata(path)
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a text names a shipped network whose checkpoint is here."""
+    known = _SHIPPED.get(name.lower())
+    return known is not None and (checkpoint_folder() / f"{known}.safetensors").is_file()
 
 
 def holds_deployed(source: str | Path) -> bool:
@@ -341,8 +351,7 @@ def _load_released(path: Path, architecture: Architecture) -> LPSNet:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file leads the reader to any error
-        reason = str(error).strip().splitlines() or ["no message"]
-        raise CheckpointError(f"{path} is damaged or holds more than weights: {reason[0]}") from error
+        raise CheckpointError(f"{path} is damaged, or holds more than weights, which is not executed ({type(error).__name__})") from error
     if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a table of tensors by name")
     head = state.get("head.weight")

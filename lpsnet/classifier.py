@@ -31,6 +31,7 @@ from lpsnet.data.frames import DataError
 from lpsnet.data.prefetch import ahead
 from lpsnet.errors import TrainingFailed
 from lpsnet.network import STRIDES, Path
+from lpsnet.resume import Keeper
 
 AREA = (0.08, 1.0)
 """Share of an image that a training crop covers (Inception's random resized crop)."""
@@ -124,11 +125,15 @@ def pretrain(
     *,
     seed: int = 0,
     device: str = "cpu",
+    keeper: Keeper | None = None,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[Classifier, float]:
     """Train a path to classify the images below `root`; returns it with its accuracy on the validation split, in percent.
 
+    With a keeper its state is saved after each epoch, and a training that was stopped goes on after the last one.
+
     Raises:
+        CheckpointError: a state that is damaged, of another training, or cannot be written.
         DataError: a folder that is not laid out so, or an image that cannot be read.
         TrainingFailed: the loss became NaN or infinite.
     """
@@ -138,7 +143,12 @@ def pretrain(
     network = Classifier(architecture, len(training.class_names)).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     steps = max(1, len(training) // recipe.batch_size)
-    for epoch in range(recipe.epochs):
+    begun = 0
+    if keeper is not None and (state := keeper.load()):
+        begun = state["epoch"]
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+    for epoch in range(begun, recipe.epochs):
         for step, (images, labels) in enumerate(_batches(training, recipe, seed, epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate_at(epoch + step / steps)
@@ -149,6 +159,8 @@ def pretrain(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+        if keeper is not None:
+            keeper.save({"epoch": epoch + 1, "network": network.state_dict(), "optimizer": optimizer.state_dict()})
         on_progress("epochs", epoch + 1, recipe.epochs)
     return network, accuracy(network, validation, recipe, device)
 

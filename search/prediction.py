@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from latency.protocols import BackendError, MeasurementFailed
 from lpsnet.checkpoint import load, read_description
@@ -179,9 +182,10 @@ def predict_files(model: Model, inputs: list[Path], out: Path, observer: Observe
     try:
         out.mkdir(parents=True, exist_ok=True)
         draw_legend(model).save(out / "legend.png")
-        times = [_label_image(model, path, _name(path, images), out, index, len(images), observer) for index, path in enumerate(images)]
-        for video in videos:
-            times += _label_video(model, video, out, observer)
+        names = distinct_names(images)
+        times = [_label_image(model, path, names[index], out, index, len(images), observer) for index, path in enumerate(images)]
+        for video, name in zip(videos, distinct_names(videos), strict=True):
+            times += _label_video(model, video, name, out, observer)
         with (out / "times.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["frame", "read_ms", "infer_ms", "write_ms"])
@@ -211,10 +215,19 @@ def _sorted_inputs(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
     return images, videos
 
 
-def _name(path: Path, others: list[Path]) -> str:
-    """What an image's files are called: its stem, with its folder's name where another image has the same."""
-    alike = sum(other.stem == path.stem for other in others) > 1
-    return f"{path.parent.name}_{path.stem}_{path.suffix[1:]}" if alike else path.stem
+def distinct_names(paths: list[Path]) -> list[str]:
+    """What the files of each image or video are called: its stem, with what tells it from others where these have the same."""
+    if not paths:
+        return []
+    stems = Counter(path.stem for path in paths)
+    root, taken, names = os.path.commonpath([path.resolve().parent for path in paths]), Counter[str](), []
+    for path in paths:
+        name = path.stem
+        if stems[name] > 1:
+            name = "_".join([*path.resolve().parent.relative_to(root).parts, path.stem, path.suffix[1:]])
+        taken[name] += 1
+        names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
+    return names
 
 
 def _label_image(model: Model, path: Path, name: str, out: Path, index: int, count: int, observer: Observer) -> FrameTime:
@@ -229,8 +242,8 @@ def _label_image(model: Model, path: Path, name: str, out: Path, index: int, cou
     return FrameTime(str(path), (read - start) * 1e3, (inferred - read) * 1e3, (time.perf_counter() - inferred) * 1e3)
 
 
-def _label_video(model: Model, path: Path, out: Path, observer: Observer) -> Iterator[FrameTime]:
-    with read_video(path) as video, VideoWriter(out / f"{path.stem}_overlay.mp4", video.rate) as writer:
+def _label_video(model: Model, path: Path, name: str, out: Path, observer: Observer) -> Iterator[FrameTime]:
+    with read_video(path) as video, VideoWriter(out / f"{name}_overlay.mp4", video.rate) as writer:
         start = time.perf_counter()
         for index, image in enumerate(video):
             read = time.perf_counter()
@@ -254,8 +267,8 @@ def draw_legend(model: Model) -> Image.Image:
     """The classes with their colours."""
     row, width = 26, 40 + 9 * max(map(len, model.class_names))
     picture = Image.new("RGB", (width, row * len(model.class_names) + 8), "white")
-    pen = ImageDraw.Draw(picture)
+    pen, font = ImageDraw.Draw(picture), ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 12)
     for index, (name, colour) in enumerate(zip(model.class_names, model.colours, strict=True)):
         pen.rectangle((8, 8 + row * index, 28, 26 + row * index), fill=colour, outline="black")
-        pen.text((36, 10 + row * index), name, fill="black")
+        pen.text((36, 10 + row * index), name, fill="black", font=font)
     return picture

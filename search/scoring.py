@@ -20,7 +20,7 @@ from lpsnet.evaluation import Evaluation, evaluate, predict
 from lpsnet.network import LPSNet
 from search.cards import write_confusion
 from search.observer import Observer
-from search.run import provenance, write_json
+from search.run import make_folder, provenance, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,11 @@ def score(plan: ScorePlan, device: str, observer: Observer, *, out: Path | None 
     frames = open_split(spec, plan.split, native_size(spec))
     if network.num_classes != frames.num_classes:
         raise UserError(f"{plan.checkpoint} has {network.num_classes} classes, {spec} has {frames.num_classes}; they must be equal")
+    if submission is not None and network.num_classes != len(LABEL_IDS):
+        raise UserError(f"Cityscapes' server takes its {len(LABEL_IDS)} classes, {plan.checkpoint} has {network.num_classes}")
+    for folder in (out, submission):  # found now, not after the scores
+        if folder is not None:
+            make_folder(folder)
     told = read_description(plan.checkpoint)
     own = told.input_size if told is not None else frames.size
     if told is not None and told.provenance.get("data") == spec.name and plan.split in told.provenance.get("splits", ()):
@@ -105,10 +110,8 @@ def write_submission(folder: Path, network: LPSNet, frames: Frames, size: tuple[
     """Write each prediction as a PNG of label ids at the frame's full size, named as Cityscapes' server expects.
 
     Raises:
-        UserError: the network does not have Cityscapes' classes, or the folder cannot be written.
+        UserError: the folder cannot be written.
     """
-    if network.num_classes != len(LABEL_IDS):
-        raise UserError(f"Cityscapes' server takes its {len(LABEL_IDS)} classes, the network has {network.num_classes}")
     ids = np.array(LABEL_IDS, np.uint8)
     device = next(network.parameters()).device
     try:

@@ -9,8 +9,16 @@ from PIL import Image, ImageDraw
 
 from lpsnet.data.frames import IGNORE_INDEX, DataError, Source
 from lpsnet.errors import UserError
+from search.run import make_folder
 
 SHOWN, ACROSS, WIDTH = 12, 3, 240
+
+
+def check_sheet(path: Path) -> None:
+    """Raise `UserError` where no contact sheet can be written to `path`."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--sheet names a PNG, got {path}")
+    make_folder(path.parent)
 
 
 def draw_sheet(source: Source, path: Path) -> None:
@@ -32,7 +40,6 @@ def draw_sheet(source: Source, path: Path) -> None:
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (8 + number % ACROSS * (width + 8), 8 + number // ACROSS * (height + 8)))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path, format="PNG")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error

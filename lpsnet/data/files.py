@@ -76,8 +76,17 @@ class PairedFiles:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image as RGB, (H, W, 3), uint8. Raises `DataError`."""
-    return np.asarray(_open(path).convert("RGB"))
+    """An image as RGB, (H, W, 3), uint8; of 16-bit grey the upper 8 bits.
+
+    Raises:
+        DataError: it cannot be read, or its pixels are of 32 bits, whose range nobody knows.
+    """
+    image = _open(path)
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., None], 3, 2)
+    if image.mode in ("I", "F"):
+        raise DataError(f"{path}: an image must have 8 or 16 bits a channel, found mode {image.mode!r} (32 bits)")
+    return np.asarray(image.convert("RGB"))
 
 
 def read_mask(path: Path) -> np.ndarray:

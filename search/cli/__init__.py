@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     from search.cli.console import complain
-    from search.cli.failures import USER_ERRORS, is_usage_error
+    from search.cli.failures import USER_ERRORS, is_out_of_memory, is_usage_error
 
     try:
         result = get_command(app).main(arguments, prog_name="lps-search", standalone_mode=False)
@@ -60,12 +60,12 @@ def run(arguments: list[str]) -> int:
         return complain(str(error), 2)
     except KeyboardInterrupt:
         return complain("stopped", 130)
-    except MemoryError as error:
-        return complain(f"memory ran out: {error}; a smaller --input needs less", 2)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the output has gone; there is nobody to tell
         return 0
     except Exception as error:
+        if is_out_of_memory(error):
+            return complain(f"memory ran out: {error}; a smaller input, crop or batch needs less", 2)
         message = is_usage_error(error)
         if message is None:
             raise

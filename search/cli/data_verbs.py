@@ -37,9 +37,12 @@ def check(
 
     from lpsnet.data import DATASETS, DataSpec, native_size
     from lpsnet.data.frames import DataError
+    from search.sheets import check_sheet, draw_sheet
 
     spec = DataSpec.parse(data)
     row = DATASETS[spec.name]
+    if sheet is not None:
+        check_sheet(sheet)
     reports: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     with Live() as live:
@@ -53,8 +56,6 @@ def check(
             reports[split], found = _inspect(source, live)
             problems += found
     if sheet is not None:
-        from search.sheets import draw_sheet
-
         draw_sheet(row.open(spec.path, "train", native_size(spec)), sheet)
     if as_json:
         print(json.dumps({"data": str(spec), "splits": reports, "problems": problems}))
@@ -65,7 +66,7 @@ def check(
         for problem in problems[:_SHOWN]:
             print(problem)
     if problems:
-        raise UserError(f"{len(problems)} frames of {spec} cannot be used; the first: {problems[0]}")
+        raise UserError(f"{spec} has {len(problems)} faults; the first: {problems[0]}")
 
 
 def study(
@@ -146,7 +147,7 @@ def _inspect(source: Source, live: Live) -> tuple[dict[str, Any], list[str]]:
     """Counts, sizes and class shares of one split, and a line for each frame that cannot be used."""
     import numpy as np
 
-    from lpsnet.data.frames import DataError, check_frame
+    from lpsnet.data.frames import IGNORE_INDEX, DataError, check_frame
 
     counts = np.zeros(256, np.int64)
     sizes: set[str] = set()
@@ -168,6 +169,8 @@ def _inspect(source: Source, live: Live) -> tuple[dict[str, Any], list[str]]:
                 counts += found[0]
                 sizes.add(found[1])
             live.work("frames", index + 1, len(source))
-    labelled = max(1, int(counts[: len(source.class_names)].sum()))
-    shares = {name: round(100 * int(counts[i]) / labelled, 4) for i, name in enumerate(source.class_names)}
+    labelled = int(counts[: len(source.class_names)].sum())
+    if not labelled and not problems:
+        problems.append(f"no pixel of the split of {source.name_of(0)} is labelled: every label is {IGNORE_INDEX}")
+    shares = {name: round(100 * int(counts[i]) / max(1, labelled), 4) for i, name in enumerate(source.class_names)}
     return {"frames": len(source), "sizes": sorted(sizes), "class_share_percent": shares}, problems

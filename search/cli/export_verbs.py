@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,11 +23,17 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
 
 
+PAPER_SIZE = (1024, 2048)
+"""Input of a network whose checkpoint says none."""
+
+
 def export(
-    network: Annotated[str, typer.Argument(help="Checkpoint file, name or text of a network; a text gets random weights.")],
+    network: Annotated[str, typer.Argument(help="Checkpoint file, shipped network, or text of one, which gets random weights.")],
     out: Annotated[Path | None, typer.Option(help="The ONNX file. Default: the architecture's text in this folder.")] = None,
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image. Default: a checkpoint's own, else 1024x2048.")] = "",
-    classes: Annotated[int, typer.Option(help="Number of classes, where no checkpoint says it.", min=1, max=255)] = 19,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes, where no checkpoint says it. Default: 19.", min=1, max=255)
+    ] = None,
     architecture: Annotated[str, typer.Option(help="What a .pth file holds; what a checkpoint must hold.")] = "",
     boundary: Annotated[str, typer.Option(help="Where the graph ends: scores, logits or labels.")] = "labels",
     precision: Annotated[str, typer.Option(help="fp32, tf32 (engine only) or fp16.")] = "fp32",
@@ -75,12 +82,12 @@ def _written(
 ) -> dict[str, dict[str, Any]]:
     """Description by file of what was written. Raises `UserError` where the network cannot be exported."""
     from latency.protocols import MeasurementFailed
-    from lpsnet.checkpoint import read_metadata
+    from lpsnet.checkpoint import is_shipped, read_description
     from lpsnet.errors import UserError
     from search.export import export_engine, export_onnx
 
-    is_file = Path(source).is_file()
-    told = read_metadata(source) if is_file and not source.endswith(".pth") else None
+    is_file = Path(source).is_file() or is_shipped(source)
+    told = read_description(source) if is_file else None
     try:
         written = {str(path): export_onnx(model, plan, path, weights=source if is_file else "random", told=told)}
         if engine is not None:
@@ -116,21 +123,30 @@ def _engine_options(
     return options
 
 
-def _network(text: str, classes: int, architecture: str) -> tuple[LPSNet, tuple[int, int]]:
-    """The network that a checkpoint or an architecture's text names, and its input size."""
-    from lpsnet.checkpoint import load, read_metadata
+def _network(text: str, classes: int | None, architecture: str) -> tuple[LPSNet, tuple[int, int]]:
+    """The network that a checkpoint, a shipped name or an architecture's text names, and its input size."""
+    from lpsnet.checkpoint import is_shipped
     from lpsnet.errors import UserError
     from lpsnet.network import LPSNet
 
     if Path(text).is_dir():
         raise UserError(f"{text} is a folder; give a checkpoint file, or a name or text of a network")
-    if text.endswith(".pth"):
-        if not architecture:
-            raise UserError(f"{text} does not say its architecture; add --architecture, for example --architecture LPS-Net-S")
-        return load(text, architecture), (1024, 2048)
-    if text.endswith(".safetensors") or Path(text).is_file():
-        return load(text, architecture or None), read_metadata(text).input_size
-    return LPSNet(text, classes, deployed=True), (1024, 2048)
+    if not (text.endswith((".pth", ".safetensors")) or Path(text).is_file() or is_shipped(text)):
+        print(f"{text}: random weights; give a checkpoint to export trained ones", file=sys.stderr)
+        return LPSNet(text, classes or 19, deployed=True), PAPER_SIZE
+    if text.endswith(".pth") and not architecture:
+        raise UserError(f"{text} does not say its architecture; add --architecture, for example --architecture LPS-Net-S")
+    network, size = _loaded(text, architecture)
+    if classes not in (None, network.num_classes):
+        raise UserError(f"{text} has {network.num_classes} classes; leave out --classes {classes}")
+    return network, size
+
+
+def _loaded(text: str, architecture: str) -> tuple[LPSNet, tuple[int, int]]:
+    from lpsnet.checkpoint import load, read_description
+
+    told = read_description(text)
+    return load(text, architecture or None), PAPER_SIZE if told is None else told.input_size
 
 
 def _told(description: dict[str, Any]) -> str:

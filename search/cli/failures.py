@@ -10,6 +10,11 @@ from lpsnet.errors import UserError
 USER_ERRORS = (UserError, ArchitectureError, BackendError, StoreError)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: torch's allocator on a CPU says so by a plain RuntimeError."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
 def is_usage_error(error: Exception) -> str | None:
     """The message of the command-line parser's own errors, None for anything else.
 

@@ -120,7 +120,7 @@ def _machine(threads: int, training_device: str, latency_seconds: float, precisi
     from latency.measurement import TimingPlan
 
     plan = TimingPlan(min_s=latency_seconds, max_s=max(TimingPlan.max_s, 2 * latency_seconds))
-    training = {"training_device": resolve_device(training_device), "precision": precision, "parallel": parallel}
+    training = {"training_device": resolve_device(training_device, "--training-device"), "precision": precision, "parallel": parallel}
     return {**training, "threads": threads or available_cores(), "plan": plan}
 
 
@@ -280,18 +280,18 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def resolve_device(name: str) -> str:
-    """Where to train: what is named, or for "auto" a GPU where torch sees one. Raises `UserError`."""
+def resolve_device(name: str, option: str = "--device") -> str:
+    """Where torch computes: what is named by `option`, or for "auto" a GPU where torch sees one. Raises `UserError`."""
     from lpsnet.errors import UserError
 
     if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"unknown training device {name!r}; there are: auto, cpu, cuda")
+        raise UserError(f"unknown device {name!r} of {option}; there are: auto, cpu, cuda")
     if name == "cpu":
         return name
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("training device 'cuda': torch sees no CUDA device; use --training-device cpu")
+        raise UserError(f"{option} cuda: torch sees no CUDA device; use {option} cpu")
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -134,30 +134,39 @@ def pretrain(
     epochs: Annotated[int, typer.Option(min=1)] = 90,
     batch: Annotated[int, typer.Option(help="Images an update.", min=1)] = 256,
     size: Annotated[int, typer.Option(help="Extent of the training crop in pixels.", min=32)] = 224,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of weights, order and crops.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.", min=1e-9, max=1e3)] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of weights, order and crops.", min=0, max=2**63 - 1)] = 0,
     device: TrainingDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Train one path as an image classifier, for a segmentation network to start from."""
+    """Train one path as an image classifier, for a segmentation network to start from; the same command goes on after the last epoch."""
     import dataclasses
 
     from lpsnet.architecture import Architecture
     from lpsnet.classifier import PretrainRecipe, save_path
     from lpsnet.classifier import pretrain as pretrain_path
     from lpsnet.errors import TrainingFailed
+    from lpsnet.resume import Keeper
     from search.cli.search_verbs import resolve_device
-    from search.run import provenance
+    from search.run import make_folder, provenance
 
+    if out.is_dir():
+        raise UserError(f"--out names the checkpoint's file, {out} is a folder")
+    make_folder(out.parent)
     recipe = PretrainRecipe(epochs=epochs, batch_size=batch, size=size, learning_rate=learning_rate, warmup_epochs=min(5.0, epochs / 10))
     parsed = Architecture.parse(architecture)
+    identity = {"architecture": str(parsed), "data": str(data), "recipe": dataclasses.asdict(recipe), "seed": seed}
+    keeper = Keeper(out.with_name(f"{out.name}.state"), identity)
     with Live() as live:
         try:
-            network, top1 = pretrain_path(parsed, data, recipe, seed=seed, device=resolve_device(device), on_progress=live.work)
+            network, top1 = pretrain_path(
+                parsed, data, recipe, seed=seed, device=resolve_device(device), keeper=keeper, on_progress=live.work
+            )
         except TrainingFailed as failure:
             raise typer.Exit(complain(str(failure), 1)) from None
     told = {"architecture": str(parsed), "top1_percent": top1, "recipe": dataclasses.asdict(recipe), "seed": seed}
     save_path(out, network, {**told, **provenance()})
+    keeper.path.unlink(missing_ok=True)
     print(json.dumps({**told, "out": str(out)}) if as_json else f"{out}: {top1:.2f} % of the validation images right")
 
 

@@ -1,0 +1,113 @@
+"""What a prediction, an export and a score make of odd files and names: 16-bit images, equal names, shipped networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lpsnet import Architecture, CheckpointError, LPSNet, load, save
+from lpsnet.data.files import read_image
+from lpsnet.data.frames import DataError
+from lpsnet.resume import differing
+from search.cli import run
+from search.prediction import distinct_names
+from tests.test_train_verbs import refused
+
+N0 = str(Architecture.parse("N0"))
+
+
+def checkpoint(path: Path, classes: int = 3) -> Path:
+    save(path, LPSNet("N0", classes), class_names=tuple("abcdefghijk"[:classes]), input_size=(64, 96))
+    return path
+
+
+def test_16_bit_grey_images_keep_their_upper_8_bits(tmp_path: Path) -> None:
+    levels = np.array([[0, 255, 256], [12_345, 40_000, 65_535]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "grey.png")
+    assert read_image(tmp_path / "grey.png").tolist() == [[[value >> 8] * 3 for value in row] for row in levels.tolist()]
+
+
+def test_images_of_32_bits_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "deep.tiff")
+    with pytest.raises(DataError, match=r"deep\.tiff: an image must have 8 or 16 bits a channel, found mode 'F'"):
+        read_image(tmp_path / "deep.tiff")
+
+
+def test_every_image_has_a_name_of_its_own() -> None:
+    paths = [Path(text) for text in ("a/x/1.png", "b/x/1.png", "b/x/1.jpg", "b_x/1.png", "c/2.png")]
+    names = distinct_names(paths)
+    assert len(set(names)) == len(paths) and names[-1] == "2"
+    assert names[0] == "a_x_1_png"
+    assert distinct_names([]) == []
+
+
+def test_images_of_equal_names_are_all_predicted(tmp_path: Path) -> None:
+    for folder in ("a/x", "b/x"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        Image.new("RGB", (96, 64)).save(tmp_path / "in" / folder / "1.png")
+    assert run(["predict", str(checkpoint(tmp_path / "n.safetensors")), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").glob("*_mask.png"))) == 2
+
+
+def test_a_shipped_network_is_exported_with_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LPS_SEARCH_CHECKPOINTS", str(tmp_path))
+    small = LPSNet("LPS-Net-S", 3).eval().deploy()
+    save(tmp_path / "LPS-Net-S-train.safetensors", small, class_names=("a", "b", "c"), input_size=(64, 96))
+    assert run(["export", "lps-net-s-train", "--out", str(tmp_path / "s.onnx"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)[str(tmp_path / "s.onnx")]
+    assert told["weights"] == "lps-net-s-train" and told["class_names"] == ["a", "b", "c"]
+    assert "leave out --classes 7" in refused(capsys, "export", "LPS-Net-S-train", "--classes", "7", "--out", str(tmp_path / "t.onnx"))
+
+
+def test_an_architecture_is_exported_with_random_weights_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export", N0, "--input", "64x96", "--out", str(tmp_path / "n.onnx")]) == 0
+    assert "random weights" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_found_before_scoring(
+    tmp_path: Path, make_camvid: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_camvid()  # type: ignore[operator]
+    monkeypatch.setattr("search.scoring.evaluate", lambda *_, **__: pytest.fail("scored"))
+    given = ["evaluate", str(checkpoint(tmp_path / "n.safetensors", 11)), "--data", f"camvid:{root}"]
+    (tmp_path / "file").write_text("")
+    assert "cannot be made" in refused(capsys, *given, "--out", str(tmp_path / "file"))
+    assert "takes its 19 classes" in refused(capsys, *given, "--submission", str(tmp_path / "sent"))
+    (tmp_path / "x.onnx").write_text("")
+    assert "lps-search predict takes it" in refused(capsys, "evaluate", str(tmp_path / "x.onnx"), "--data", f"camvid:{root}")
+
+
+@pytest.mark.parametrize("count", [0, 256, "5", 2.0])
+def test_a_number_of_classes_out_of_range_is_refused(count: object, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="num_classes must be a whole number from 1 to 255"):
+        load(checkpoint(tmp_path / "n.safetensors"), num_classes=count)  # type: ignore[arg-type]
+
+
+def test_descriptions_are_compared_field_by_field() -> None:
+    assert differing({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 2, "d": 3}}) == ""
+    assert differing({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 5, "b": {"c": 2}}) == "a: 1, not 5; d: 3, not None"
+
+
+def test_a_device_that_is_not_there_names_the_verbs_own_option(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "use --device cpu" in refused(capsys, "train", "N0", "--out", "x", "--device", "cuda")
+    assert "use --training-device cpu" in refused(capsys, "expand", "--training-device", "cuda")
+
+
+def test_memory_that_runs_out_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (96, 64)).save(tmp_path / "1.png")
+    given = ["predict", str(checkpoint(tmp_path / "n.safetensors")), str(tmp_path / "1.png"), "--out", str(tmp_path / "out")]
+    assert "memory ran out" in refused(capsys, *given, "--input", "1000000x1000000")
+
+
+def test_a_contact_sheet_needs_a_png_in_a_folder(make_camvid: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_camvid()  # type: ignore[operator]
+    (tmp_path / "file").write_text("")
+    for sheet, message in ((tmp_path / "s.foo", "--sheet names a PNG"), (tmp_path / "file" / "s.png", "cannot be made")):
+        assert message in refused(capsys, "data", "check", f"camvid:{root}", "--sheet", str(sheet))
