@@ -351,7 +351,7 @@ def _load_released(path: Path, architecture: Architecture) -> LPSNet:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file leads the reader to any error
-        raise CheckpointError(f"{path} is damaged, or holds more than weights, which is not executed ({type(error).__name__})") from error
+        raise CheckpointError(f"{path} is damaged or holds more than weights, which is not executed ({type(error).__name__})") from error
     if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a table of tensors by name")
     head = state.get("head.weight")

@@ -67,7 +67,7 @@ def test_other_classes_get_a_new_head_and_are_told(tmp_path: Path) -> None:
     assert network(torch.rand(1, 3, 32, 48)).shape == (1, 5, 32, 48) and network.num_classes == 5
     assert torch.equal(network.paths[0].stages[0][0].conv.weight, lively().paths[0].stages[0][0].conv.weight)  # type: ignore[union-attr, index]
     assert load(tmp_path / "n.safetensors", num_classes=3).num_classes == 3
-    with pytest.raises(CheckpointError, match="at least 1, got 0"):
+    with pytest.raises(CheckpointError, match="from 1 to 255, got 0"):
         load(tmp_path / "n.safetensors", num_classes=0)
 
 
