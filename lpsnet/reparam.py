@@ -1,14 +1,19 @@
 """The re-parameterised 3x3 convolution (RepVGG, arXiv 2101.03697): branches while training, one plain convolution after.
 
-Covers the folding of batch normalisation and of parallel branches into a biased convolution.
-Does not cover which block a network is made of (`blocks.py`).
+Covers the folding of batch normalisation and of parallel branches into a biased convolution, and the unit that most blocks and
+interactions are made of. Does not cover which block a network is made of (`blocks.py`).
 """
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lpsnet.cost import Cost, conv_cost
 
 
 def fold_batch_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -36,6 +41,50 @@ def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1, groups: int = 1
         assert conv.bias is not None
         conv.bias.copy_(bias)
     return conv
+
+
+class ConvNorm(nn.Module):
+    """A square convolution with "same" padding and batch normalisation; deployed, one biased convolution.
+
+    Args:
+        in_channels: channels of the input (N, in_channels, H, W).
+        out_channels: channels of the output (N, out_channels, ceil(H / stride), ceil(W / stride)).
+        kernel: odd side of the kernel.
+        stride: 1 or 2.
+        groups: of the convolution.
+        deployed: build the deployed form.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, *, groups: int = 1, deployed: bool = False
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=deployed)
+        self.norm = None if deployed else nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        x = self.conv(x)
+        return x if self.norm is None else self.norm(x)
+
+    def fold(self) -> None:
+        """Turn into the deployed form, in place."""
+        if self.norm is not None:
+            kernel, bias = fold_batch_norm(self.conv.weight, self.norm)
+            self.conv = plain_conv(kernel, bias, stride=self.conv.stride[0], groups=self.conv.groups)
+            self.norm = None
+
+
+class Foldable(nn.Module):
+    """A module whose only batch normalisations are those of `ConvNorm` units, so that both forms share one forward."""
+
+    def deploy(self) -> Self:
+        """The same function in eval mode without batch normalisation; this module stays untouched."""
+        twin = copy.deepcopy(self)
+        for part in twin.modules():
+            if isinstance(part, ConvNorm):
+                part.fold()
+        return twin.train(self.training)
 
 
 class RepConv(nn.Module):
@@ -69,6 +118,11 @@ class RepConv(nn.Module):
         if self.identity_norm is not None:
             total = total + self.identity_norm(x)
         return F.relu(total, inplace=True)
+
+    @staticmethod
+    def cost(in_channels: int, out_channels: int, stride: int, size: tuple[int, int]) -> Cost:
+        """Cost on an input of `size` (height, width)."""
+        return conv_cost(in_channels, out_channels, 3, size, stride=stride)
 
     def scale_branches(self, gain: float) -> None:
         """Start the 3x3 and 1x1 branches at `gain` times their usual strength beside an identity branch.
