@@ -19,10 +19,17 @@ EIGHTHS = 8
 LARGEST = 999_999
 """No number of an architecture may be larger, so that its text stays readable and can be read back."""
 
-BLOCK_NAMES = ("conv3x3", "sepconv3x3")
-INTERACTION_NAMES = ("bilateral-b", "none")
-DEFAULT_BLOCK = BLOCK_NAMES[0]
-DEFAULT_INTERACTION = INTERACTION_NAMES[0]
+BLOCK_NAMES = ("conv3x3", "sepconv3x3", "residual", "bottleneck", "inverted-residual", "ghost", "shufflenet")
+"""The blocks of the paper's Table 2."""
+
+INTERACTION_NAMES = ("none", "direct-a", "direct-b", "attention-a", "attention-b", "bilateral-a", "bilateral-b")
+"""The interactions of the paper's Table 3, and none, its baseline."""
+
+WEIGHTLESS_INTERACTIONS = ("none", "bilateral-b")
+"""Those that only pass and add features."""
+
+DEFAULT_BLOCK = "conv3x3"
+DEFAULT_INTERACTION = "bilateral-b"
 
 _EXAMPLE = "B1-3-3-10-10_C8-24-48-96-96_R6-2"
 
@@ -75,6 +82,16 @@ class Architecture:
     def num_paths(self) -> int:
         """Number of paths, N in the paper."""
         return len(self.scales)
+
+    def require_plain(self, what: str) -> None:
+        """Refuse a network whose weights are not all those of 3x3 convolutions and the head, for `what` knows no others.
+
+        Raises:
+            ArchitectureError: it is such a network.
+        """
+        if self.block != DEFAULT_BLOCK or self.interaction not in WEIGHTLESS_INTERACTIONS:
+            allowed = " or ".join(WEIGHTLESS_INTERACTIONS)
+            raise ArchitectureError(f"{what} for {DEFAULT_BLOCK} blocks only, with the interaction {allowed}; got {self}")
 
     @classmethod
     def parse(cls, text: str) -> Architecture:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lpsnet.architecture import EIGHTHS, Architecture
 from lpsnet.blocks import BLOCKS, PLAIN, Block
-from lpsnet.interactions import INTERACTIONS, resize
+from lpsnet.interactions import INTERACTIONS, Interaction, resize
 from lpsnet.reparam import RepConv
 
 STRIDES = (2, 2, 2, 2, 1)
@@ -30,6 +30,28 @@ INTERACT_AFTER = (2, 3)
 """Stages (counted from 0) whose outputs interact; after the last stage the paths are joined by the head."""
 
 IMAGE_CHANNELS = 3
+
+
+def check_classes(num_classes: int) -> None:
+    """Raises `ValueError` for a network without classes."""
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+
+
+def path_sizes(scales: tuple[int, ...], height: int, width: int) -> list[tuple[int, int]]:
+    """Input size in pixels of the path of each scale, (floor(H * r), floor(W * r)), for an image of that height and width.
+
+    Raises:
+        ValueError: a path without pixels; the message gives the least size that works.
+    """
+    sizes = [(int(height) * scale // EIGHTHS, int(width) * scale // EIGHTHS) for scale in scales]
+    if min(sizes[-1]) < 1:
+        least = -(-EIGHTHS // scales[-1])
+        raise ValueError(
+            f"input {height}x{width} is too small for the path at {scales[-1]}/{EIGHTHS} scale; "
+            f"the least size that works is {least}x{least}"
+        )
+    return sizes
 
 
 class Path(nn.Module):
@@ -84,14 +106,14 @@ class LPSNet(nn.Module):
 
     def __init__(self, architecture: Architecture | str, num_classes: int = 19, *, branches: bool = True, deployed: bool = False) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        check_classes(num_classes)
         self.architecture = Architecture.parse(architecture) if isinstance(architecture, str) else architecture
         self.num_classes = num_classes
         self.branches = branches and not deployed
         self.deployed = deployed
         self.paths = nn.ModuleList(Path(self.architecture, branches=branches, deployed=deployed) for _ in self.architecture.scales)
-        self.interaction = INTERACTIONS[self.architecture.interaction]()
+        make, widths = INTERACTIONS[self.architecture.interaction], self.architecture.widths
+        self.interactions = nn.ModuleList(make(self.architecture.num_paths, widths[i], deployed=deployed) for i in INTERACT_AFTER)
         self.head = nn.Conv2d(self.architecture.num_paths * self.architecture.widths[-1], num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -111,7 +133,7 @@ class LPSNet(nn.Module):
         for stage in range(len(STRIDES)):
             features = [path.stage(stage, x) for path, x in zip(self._paths(), features, strict=True)]
             if stage in INTERACT_AFTER:
-                features = self.interaction(features)
+                features = self.interactions[INTERACT_AFTER.index(stage)](features)
         size = (features[0].shape[-2], features[0].shape[-1])
         joined = torch.cat([resize(x, size) for x in features], dim=1) if len(features) > 1 else features[0]
         scores: Tensor = self.head(joined)
@@ -122,15 +144,7 @@ class LPSNet(nn.Module):
 
     def path_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Input size of each path, (floor(H * r), floor(W * r)) in pixels. Raises as `forward` does."""
-        scales = self.architecture.scales
-        sizes = [(int(height) * scale // EIGHTHS, int(width) * scale // EIGHTHS) for scale in scales]
-        if min(sizes[-1]) < 1:
-            least = -(-EIGHTHS // scales[-1])
-            raise ValueError(
-                f"input {height}x{width} is too small for the path at {scales[-1]}/{EIGHTHS} scale; "
-                f"the least size that works is {least}x{least}"
-            )
-        return sizes
+        return path_sizes(self.architecture.scales, height, width)
 
     def deploy(self) -> LPSNet:
         """A new network in deployed form that computes the same function in eval mode; this one stays untouched."""
@@ -141,6 +155,7 @@ class LPSNet(nn.Module):
             return network.train(self.training).to(device)
         for path, source in zip(network._paths(), self._paths(), strict=True):
             path.deploy_from(source)
+        network.interactions = nn.ModuleList(cast(Interaction, interaction).deploy() for interaction in self.interactions)
         network.head = copy.deepcopy(self.head)
         return network.train(self.training).to(device)
 

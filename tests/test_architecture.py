@@ -98,12 +98,17 @@ def test_the_text_of_s_is_exact() -> None:
 
 def test_block_and_interaction_stand_in_the_text_only_where_not_the_default() -> None:
     texts = {(block, mix): str(Architecture(DEPTHS, WIDTHS, (6, 2), block, mix)) for block in BLOCK_NAMES for mix in INTERACTION_NAMES}
-    assert texts == {
-        ("conv3x3", "bilateral-b"): S_TEXT,
-        ("sepconv3x3", "bilateral-b"): f"{S_TEXT}_sepconv3x3",
-        ("conv3x3", "none"): f"{S_TEXT}_none",
-        ("sepconv3x3", "none"): f"{S_TEXT}_sepconv3x3_none",
-    }
+    assert len(set(texts.values())) == len(BLOCK_NAMES) * len(INTERACTION_NAMES)
+    assert texts["conv3x3", "bilateral-b"] == S_TEXT
+    assert texts["sepconv3x3", "bilateral-b"] == f"{S_TEXT}_sepconv3x3"
+    assert texts["conv3x3", "none"] == f"{S_TEXT}_none"
+    assert texts["inverted-residual", "attention-a"] == f"{S_TEXT}_inverted-residual_attention-a"
+    assert texts["residual", "bilateral-a"] == f"{S_TEXT}_residual_bilateral-a"
+
+
+def test_the_blocks_and_interactions_are_those_of_tables_2_and_3() -> None:
+    assert BLOCK_NAMES == ("conv3x3", "sepconv3x3", "residual", "bottleneck", "inverted-residual", "ghost", "shufflenet")
+    assert set(INTERACTION_NAMES) == {"none", *(f"{kind}-{letter}" for kind in ("direct", "attention", "bilateral") for letter in "ab")}
 
 
 def test_a_default_written_out_is_read_and_not_printed() -> None:
@@ -155,7 +160,9 @@ def test_names_resolve_whatever_their_case(name: str) -> None:
         ("B1-3-3-10-10_C8-24-48-96-96_R6-", 32, "a whole number", "the end"),
         ("B1-3-3-10-10_C8-24-48-96-96_R6-2 ,", 33, "the end", "' '"),
         ("B1-3-3-10-10_C8-24-48-96-96_R\u0666", 30, "a whole number", "'\u0666'"),
-        (f"{S_TEXT}_ghost", 33, "a block (conv3x3, sepconv3x3) or interaction (bilateral-b, none)", "'_'"),
+        (f"{S_TEXT}_dense", 33, f"a block ({', '.join(BLOCK_NAMES)}) or interaction ({', '.join(INTERACTION_NAMES)})", "'_'"),
+        (f"{S_TEXT}_inverted", 33, "a block", "'_'"),
+        (f"{S_TEXT}_residual-attention-a", 33, "a block", "'_'"),
         (f"{S_TEXT}_none_sepconv3x3", 38, "a block", "'_'"),
         (f"{S_TEXT}_none_none", 38, "the end", "'_'"),
         (f"{S_TEXT}_sepconv3x3x", 33, "a block", "'_'"),
@@ -202,8 +209,8 @@ def test_well_formed_text_of_no_network_is_refused_with_the_text_and_the_reason(
         ({"widths": (8, 24, 48.0, 96, 96)}, "C needs whole numbers, got 48.0"),
         ({"depths": (True, 3, 3, 10, 10)}, "B needs whole numbers, got True"),
         ({"depths": "13345"}, "B needs whole numbers, got '1'"),
-        ({"block": "ghost"}, "unknown block 'ghost'; there are: conv3x3, sepconv3x3"),
-        ({"interaction": "bilateral"}, "unknown interaction 'bilateral'; there are: bilateral-b, none"),
+        ({"block": "dense"}, f"unknown block 'dense'; there are: {', '.join(BLOCK_NAMES)}"),
+        ({"interaction": "bilateral"}, f"unknown interaction 'bilateral'; there are: {', '.join(INTERACTION_NAMES)}"),
     ],
 )
 def test_numbers_and_names_of_no_network_are_refused(change: dict[str, object], message: str) -> None:

@@ -60,6 +60,12 @@ def test_every_network_of_table_4_is_built_for_a_gpu_that_is_not_here(architectu
     assert built.description["precision"] == precision and built.description["compute_capabilities"] == ["8.6"]
 
 
+@pytest.mark.parametrize("ending", ["shufflenet_attention-b", "ghost_attention-a", "inverted-residual_direct-b"])
+def test_blocks_and_interactions_with_operators_of_their_own_are_built(ending: str, rtx: str) -> None:
+    built = build_engine(graph_of(f"B1-1-1-1-1_C5-6-7-9-9_R7-3_{ending}"), rtx, FOR_86)
+    assert built.description["outputs"][0]["shape"] == [1, 19, 6, 9]
+
+
 def test_one_engine_may_be_for_several_gpus(graph: bytes, rtx: str) -> None:
     several = build_engine(graph, rtx, EngineOptions(compute_capabilities=("8.6", "8.9", "12.0")))
     assert len(several.data) > len(build_engine(graph, rtx, FOR_86).data)

@@ -179,20 +179,6 @@ def test_sepconv_is_depthwise_then_pointwise_each_with_relu() -> None:
         torch.testing.assert_close(network.scores(images), expected, rtol=0, atol=1e-6)
 
 
-def test_sepconv_has_the_published_parameters() -> None:
-    """Fact sheet section 2: c = 9, B = {1,2,4,7,7}, R = {1,1/4} has 182,425 parameters."""
-    text = "B1-2-4-7-7_C9-18-36-72-72_R8-2_sepconv3x3_none"
-    assert count_parameters(on_paper(text)) == 182_425
-    assert round(complexity(text, 19, (1024, 2048)).macs / 1e9, 3) == 1.037
-
-
-def test_conv_has_the_published_parameters_of_table_2() -> None:
-    """Fact sheet section 2: c = 14 has 3,279,407 parameters and 18.424 G."""
-    text = "B1-2-4-7-7_C14-28-56-112-112_R8-2_none"
-    assert count_parameters(on_paper(text, branches=False)) == 3_279_407
-    assert round(complexity(text, 19, (1024, 2048)).macs / 1e9, 3) == 18.424
-
-
 # Sizes
 
 

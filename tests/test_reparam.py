@@ -14,6 +14,7 @@ from lpsnet.data.synthetic import Synthetic
 from lpsnet.network import LPSNet
 from lpsnet.reparam import RepConv
 from tests.real import CAMVID
+from tests.weights import lively, norms, randomise, real_valued
 
 SHAPES = [(6, 6, 1), (6, 6, 2), (5, 7, 1), (5, 7, 2), (7, 5, 1)]
 NETWORKS = [
@@ -26,44 +27,12 @@ NETWORKS = [
 ]
 
 
-def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
-    return [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
-
-
-def randomise(module: nn.Module) -> None:
-    """Give every normalisation statistics and an affine map that leave nothing to chance, negative gains included."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for norm in norms(module):
-            for tensor in (norm.weight, norm.bias, norm.running_mean):
-                tensor.copy_(torch.randn(tensor.shape, generator=generator))  # type: ignore[union-attr]
-            norm.running_var.copy_(0.3 + 2 * torch.rand(norm.num_features, generator=generator))  # type: ignore[union-attr]
-
-
-def real_valued(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
-
-
 @pytest.fixture(scope="module")
 def frame() -> Tensor:
     """One normalised frame, of CamVid where it is there."""
     source = CamVid(CAMVID, "val") if CAMVID is not None else Synthetic("val", (180, 240))
     image, _ = source.decode(0)
     return normalise(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
-
-
-def lively(text: str, frame: Tensor, *, branches: bool = True) -> LPSNet:
-    """A network with random affine maps and the frame's own running statistics, so that its scores vary; in eval mode."""
-    torch.manual_seed(0)
-    network = LPSNet(text, 4, branches=branches).train()
-    with torch.no_grad():
-        for norm in norms(network):
-            norm.weight.uniform_(0.5, 1.5)
-            norm.bias.normal_(0, 0.3)
-            norm.momentum = 0.9
-        network.scores(frame)
-        network.head.weight.normal_(0, 0.5)
-    return network.eval()
 
 
 def gains(module: nn.Module) -> dict[str, float]:
