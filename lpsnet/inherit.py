@@ -3,7 +3,7 @@
 Net2Net (arXiv 1511.05641) for the operations of the paper's Table 1, exact with batch normalisation in eval and in train
 mode: new blocks begin as the identity, new channels reach nothing that was there, a new path is silent. Only a path whose
 scale changes sees other inputs, and its network another function. Also a training form that starts as a deployed network.
-Does not cover training (`training.py`) or weights of files (`transfer.py`).
+Does not cover other blocks than conv3x3, interactions with weights, training (`training.py`) or weights of files (`transfer.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def inherit(parent: LPSNet, architecture: Architecture, images: Tensor) -> LPSNe
         images: a batch (N, 3, H, W), normalised, as the child will be trained on.
 
     Raises:
-        ValueError: the child is not an expansion of the parent, or the block cannot begin as the identity.
+        ValueError: the child is not an expansion of the parent, or of a block or interaction that cannot begin as the identity.
     """
     _check(parent, architecture)
     child = LPSNet(architecture, parent.num_classes, branches=parent.branches).to(images.device)
@@ -71,7 +71,7 @@ def training_form(network: LPSNet, images: Tensor, *, branches: bool = True) -> 
     """
     if not network.deployed:
         raise ValueError(f"{network.architecture} is in training form already")
-    _check_block(network.architecture)
+    network.architecture.require_plain("a deployed network is trained on")
     trained = LPSNet(network.architecture, network.num_classes, branches=branches).to(images.device)
     statistics = _statistics(network, images, [_convolutions(_path(network, number)) for number in range(len(network.paths))])
     with torch.no_grad():
@@ -128,12 +128,7 @@ def _check(parent: LPSNet, architecture: Architecture) -> None:
     )
     if not (same and grown and before.num_paths <= architecture.num_paths) or parent.deployed:
         raise ValueError(f"{architecture} is no expansion of {before} in training form: its weights cannot be inherited")
-    _check_block(architecture)
-
-
-def _check_block(architecture: Architecture) -> None:
-    if architecture.block != "conv3x3":
-        raise ValueError(f"weights are inherited by conv3x3 blocks only, not by {architecture.block}")
+    architecture.require_plain("weights are inherited")
 
 
 def _path(network: LPSNet, number: int) -> Path:

@@ -82,6 +82,7 @@ class SearchConfig:
 
     Raises:
         UserError: a value outside its range; the message names it.
+        ArchitectureError: a start that is no network, or one that `race.inherit` or `predictor` does not know.
     """
 
     data: str
@@ -127,6 +128,10 @@ class SearchConfig:
             raise UserError(
                 f"input {self.height}x{self.width} is too small for the start {self.start}; the least size that works is {least}x{least}"
             )
+        if self.race.inherit:
+            self.start_architecture.require_plain("weights are inherited")
+        if self.predictor:
+            self.start_architecture.require_plain("latencies are predicted")
         if not 0 <= self.noise < 1:
             raise UserError(f"noise is a share of a latency and must be at least 0 and below 1, got {self.noise}")
         if self.storage and "://" not in self.storage:

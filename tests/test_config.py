@@ -15,7 +15,7 @@ from latency.measurement import BOUNDARIES, DEVICES, TimingPlan
 from lpsnet.architecture import NAMED, Architecture, ArchitectureError
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe, proxy_recipe
-from search.config import SearchConfig
+from search.config import RacePlan, SearchConfig
 from search.space import Bounds
 
 CONFIG = SearchConfig(data="synthetic", height=32, width=64, steps=2, proxy=proxy_recipe(10))
@@ -51,6 +51,14 @@ class TestSearchConfig:
     def test_a_storage_that_is_no_url_is_refused(self) -> None:
         with pytest.raises(UserError, match=r"storage takes a database URL, .* got 'garbage'"):
             dataclasses.replace(CONFIG, storage="garbage")
+
+    @pytest.mark.parametrize("ending", ["_residual", "_bilateral-a"])
+    def test_what_knows_plain_networks_only_refuses_a_start_of_others(self, ending: str) -> None:
+        other = dataclasses.replace(CONFIG, start=f"{NAMED['N0']}{ending}")
+        for change in ({"race": RacePlan(inherit=True)}, {"predictor": "device"}):
+            dataclasses.replace(CONFIG, **change)
+            with pytest.raises(ArchitectureError, match=f"for conv3x3 blocks only, .*; got {other.start}"):
+                dataclasses.replace(other, **change)
 
     @given(configs)
     def test_plain_values_and_json_have_an_inverse(self, config: SearchConfig) -> None:

@@ -100,6 +100,13 @@ def test_a_folder_without_a_predictor_is_one_line(tmp_path: Path, capsys: pytest
     assert "layers.csv is missing; make one with lps-search latency-predictor" in capsys.readouterr().err
 
 
+def test_a_network_of_other_blocks_is_not_predicted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = ["--table", str(make_predictor(tmp_path / "device"))]
+    assert run(["predict-latency", "N0", *table]) == 0
+    assert run(["predict-latency", f"{NAMED['N0']}_ghost", *table]) == 2
+    assert "latencies are predicted for conv3x3 blocks only" in capsys.readouterr().err
+
+
 def test_the_configuration_of_an_older_run_has_no_predictor() -> None:
     values = tiny_config().to_dict()
     del values["predictor"]

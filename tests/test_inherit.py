@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lpsnet.architecture import Architecture
+from lpsnet.architecture import BLOCK_NAMES, INTERACTION_NAMES, Architecture
 from lpsnet.inherit import inherit, path_origins, training_form
 from lpsnet.network import LPSNet
 from search.space import OPERATIONS, Operation, expansion
@@ -141,10 +141,17 @@ class TestRefusals:
         with pytest.raises(ValueError, match="training form"):
             inherit(a_parent(ONE).eval().deploy(), ONE, images())
 
-    def test_another_block(self) -> None:
-        text = f"{ONE}_sepconv3x3"
-        with pytest.raises(ValueError, match="conv3x3 blocks only"):
-            inherit(LPSNet(text, 5), Architecture.parse(text), images())
+    @pytest.mark.parametrize("kind", [*BLOCK_NAMES, *INTERACTION_NAMES])
+    def test_another_block_or_an_interaction_with_weights(self, kind: str) -> None:
+        """Nothing is grown by rules that were made for other weights."""
+        architecture = Architecture.parse(f"{ONE}_{kind}")
+        if kind in ("conv3x3", "none", "bilateral-b"):
+            assert inherit(LPSNet(architecture, 5), architecture, images()).architecture == architecture
+            return
+        with pytest.raises(
+            ValueError, match=rf"inherited for conv3x3 blocks only, with the interaction none or bilateral-b; got .*_{kind}"
+        ):
+            inherit(LPSNet(architecture, 5), expansion(architecture, OPERATIONS[7], 1), images())
 
 
 class TestTrainingForm:
@@ -172,5 +179,5 @@ class TestTrainingForm:
         with pytest.raises(ValueError, match="training form already"):
             training_form(a_parent(ONE), images())
         separable = LPSNet(Architecture(ONE.depths, ONE.widths, ONE.scales, block="sepconv3x3"), 5, deployed=True)
-        with pytest.raises(ValueError, match="conv3x3 blocks only, not by sepconv3x3"):
+        with pytest.raises(ValueError, match="trained on for conv3x3 blocks only"):
             training_form(separable, images())

@@ -72,6 +72,7 @@ def predict_latency(
     from search.latency_space import CLASSES
 
     parsed, predictor = Architecture.parse(architecture), load_predictor(table)
+    parsed.require_plain("latencies are predicted")
     height, width = input_size(table)
     layers = layers_of_architecture(parsed, CLASSES, (height, width))
     found, beyond = predictor.predict(layers), predictor.lookup.outside(layers.convs)
