@@ -1,0 +1,1 @@
+"""The comparison networks of the papers, by name."""
