@@ -1,1 +1,6 @@
-"""The comparison networks of the papers, by name."""
+"""The comparison networks of the papers, by name: `BASELINES["skipnet-mobilenet"](num_classes)`."""
+
+from lpsnet.baselines.seam import Baseline
+from lpsnet.baselines.table import BASELINES, Rival, baseline
+
+__all__ = ["BASELINES", "Baseline", "Rival", "baseline"]

@@ -27,6 +27,10 @@ ACTIVATIONS: MappingProxyType[str, Callable[..., nn.Module]] = MappingProxyType(
 """Activation by name; each takes `inplace`."""
 
 
+TF_EPS = 1e-3
+"""Of the normalisations of networks that were published in TensorFlow."""
+
+
 class _Normalised(nn.Module):
     """A convolution of either kind with its normalisation and activation."""
 

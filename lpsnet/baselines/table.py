@@ -1,0 +1,106 @@
+"""The comparison networks of the papers, one read-only table: a new network is a file beside this one and a row in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Protocol
+
+from lpsnet.baselines.deeplab import deeplab
+from lpsnet.baselines.liteseg import liteseg
+from lpsnet.baselines.rtseg import dilation, skipnet, unet
+from lpsnet.baselines.seam import Baseline
+from lpsnet.errors import UserError
+
+
+class Make(Protocol):
+    """How a comparison network is made: number of classes, and whether with the faults of the published code."""
+
+    def __call__(self, num_classes: int, *, published: bool = False) -> Baseline: ...
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where networks come from.
+
+    Args:
+        name: of the paper's network.
+        arxiv: number of the paper.
+        flops: what the paper counts as its FLOPs.
+    """
+
+    name: str
+    arxiv: str
+    flops: str
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A row: a comparison network, called with a number of classes.
+
+    Args:
+        name: of the network.
+        paper: it comes from.
+        make: it.
+        stride: of the score maps; 1 where the decoder ends at the image's own size.
+        parameters: of the published network with 19 classes in training form, without layers that are never used.
+        gmacs: multiply-adds of the published network with 19 classes for 1024x2048 pixels, in units of 1e9.
+    """
+
+    name: str
+    paper: Paper
+    make: Make
+    stride: int
+    parameters: int
+    gmacs: float
+
+    def __call__(self, num_classes: int, *, published: bool = False) -> Baseline:
+        """The network with random weights; with `published` as its code has it, see its maker for the difference."""
+        return self.make(num_classes, published=published)
+
+
+RTSEG = Paper("RTSeg", "1803.02758", "2 a multiply-add, with 20 classes, layers that are never used included")
+LITESEG = Paper(
+    "LiteSeg", "1912.06683", "2k^2 - 1 a product of channels and position of a k x k convolution; normalisations and activations"
+)
+DEEPLAB = Paper("ShuffleNetV2 with atrous separable convolutions", "1902.07476", "2 a multiply-add, and normalisations")
+
+_ROWS = (
+    Rival("skipnet-vgg16", RTSEG, partial(skipnet, "vgg16"), 1, 134_457_042, 889.73),
+    Rival("skipnet-resnet18", RTSEG, partial(skipnet, "resnet18"), 1, 11_295_826, 79.03),
+    Rival("skipnet-mobilenet", RTSEG, partial(skipnet, "mobilenet"), 1, 3_356_202, 27.09),
+    Rival("skipnet-shufflenet", RTSEG, partial(skipnet, "shufflenet"), 1, 1_001_756, 8.619),
+    Rival("unet-vgg16", RTSEG, partial(unet, "vgg16"), 1, 28_071_955, 1047.70),
+    Rival("unet-resnet18", RTSEG, partial(unet, "resnet18"), 1, 11_534_899, 87.01),
+    Rival("unet-mobilenet", RTSEG, partial(unet, "mobilenet"), 1, 8_846_163, 108.74),
+    Rival("unet-shufflenet", RTSEG, partial(unet, "shufflenet"), 1, 6_380_845, 35.18),
+    Rival("dilation-vgg16", RTSEG, partial(dilation, "vgg16"), 1, 41_567_334, 1695.21),
+    Rival("dilation-resnet18", RTSEG, partial(dilation, "resnet18"), 1, 11_276_902, 388.38),
+    Rival("dilation-mobilenet", RTSEG, partial(dilation, "mobilenet"), 1, 8_563_532, 283.77),
+    Rival("dilation-shufflenet", RTSEG, partial(dilation, "shufflenet"), 1, 976_296, 31.27),
+    Rival("liteseg-darknet19", LITESEG, partial(liteseg, "darknet19"), 4, 20_545_459, 222.56),
+    Rival("liteseg-mobilenetv2", LITESEG, partial(liteseg, "mobilenetv2"), 4, 3_101_707, 17.221),
+    Rival("liteseg-shufflenet", LITESEG, partial(liteseg, "shufflenet"), 8, 1_971_451, 8.980),
+    Rival("shufflenetv2-basic", DEEPLAB, partial(deeplab, "shufflenetv2", "basic"), 16, 1_148_249, 9.656),
+    Rival("shufflenetv2-dpc", DEEPLAB, partial(deeplab, "shufflenetv2", "dpc"), 16, 1_506_121, 13.523),
+    Rival("mobilenetv2-basic", DEEPLAB, partial(deeplab, "mobilenetv2", "basic"), 16, 2_113_043, 20.827),
+    Rival("mobilenetv2-dpc", DEEPLAB, partial(deeplab, "mobilenetv2", "dpc"), 16, 2_506_195, 24.684),
+)
+
+BASELINES: MappingProxyType[str, Rival] = MappingProxyType({row.name: row for row in _ROWS})
+"""Comparison network by name."""
+
+assert len(BASELINES) == len(_ROWS)
+
+
+def baseline(name: str, num_classes: int) -> Baseline:
+    """The comparison network of a name, with random weights.
+
+    Raises:
+        UserError: no network of that name; the message lists the names.
+        ValueError: `num_classes` below 1.
+    """
+    if name not in BASELINES:
+        raise UserError(f"unknown comparison network {name!r}; there are: {', '.join(BASELINES)}")
+    return BASELINES[name](num_classes)
