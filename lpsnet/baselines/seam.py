@@ -79,10 +79,7 @@ class Baseline(nn.Module):
         name: in `BASELINES`.
         encoder: an `Encoder`.
         decoder: takes the encoder's features, gives score maps (N, num_classes, h, w) at the network's own scale.
-        num_classes: channels of the score maps, at least 1.
-
-    Raises:
-        ValueError: `num_classes` below 1.
+        num_classes: channels of the score maps.
     """
 
     branches = False
@@ -90,8 +87,6 @@ class Baseline(nn.Module):
 
     def __init__(self, name: str, encoder: nn.Module, decoder: nn.Module, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         self.name, self.num_classes, self.deployed = name, num_classes, False
         self.encoder, self.decoder = encoder, decoder
 

@@ -36,7 +36,7 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Rival:
+class Row:
     """A row: a comparison network, called with a number of classes.
 
     Args:
@@ -56,7 +56,13 @@ class Rival:
     gmacs: float
 
     def __call__(self, num_classes: int, *, published: bool = False) -> Baseline:
-        """The network with random weights; with `published` as its code has it, see its maker for the difference."""
+        """The network with random weights; with `published` as its code has it, see its maker for the difference.
+
+        Raises:
+            ValueError: `num_classes` below 1.
+        """
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         return self.make(num_classes, published=published)
 
 
@@ -67,28 +73,28 @@ LITESEG = Paper(
 DEEPLAB = Paper("ShuffleNetV2 with atrous separable convolutions", "1902.07476", "2 a multiply-add, and normalisations")
 
 _ROWS = (
-    Rival("skipnet-vgg16", RTSEG, partial(skipnet, "vgg16"), 1, 134_457_042, 889.73),
-    Rival("skipnet-resnet18", RTSEG, partial(skipnet, "resnet18"), 1, 11_295_826, 79.03),
-    Rival("skipnet-mobilenet", RTSEG, partial(skipnet, "mobilenet"), 1, 3_356_202, 27.09),
-    Rival("skipnet-shufflenet", RTSEG, partial(skipnet, "shufflenet"), 1, 1_001_756, 8.619),
-    Rival("unet-vgg16", RTSEG, partial(unet, "vgg16"), 1, 28_071_955, 1047.70),
-    Rival("unet-resnet18", RTSEG, partial(unet, "resnet18"), 1, 11_534_899, 87.01),
-    Rival("unet-mobilenet", RTSEG, partial(unet, "mobilenet"), 1, 8_846_163, 108.74),
-    Rival("unet-shufflenet", RTSEG, partial(unet, "shufflenet"), 1, 6_380_845, 35.18),
-    Rival("dilation-vgg16", RTSEG, partial(dilation, "vgg16"), 1, 41_567_334, 1695.21),
-    Rival("dilation-resnet18", RTSEG, partial(dilation, "resnet18"), 1, 11_276_902, 388.38),
-    Rival("dilation-mobilenet", RTSEG, partial(dilation, "mobilenet"), 1, 8_563_532, 283.77),
-    Rival("dilation-shufflenet", RTSEG, partial(dilation, "shufflenet"), 1, 976_296, 31.27),
-    Rival("liteseg-darknet19", LITESEG, partial(liteseg, "darknet19"), 4, 20_545_459, 222.56),
-    Rival("liteseg-mobilenetv2", LITESEG, partial(liteseg, "mobilenetv2"), 4, 3_101_707, 17.221),
-    Rival("liteseg-shufflenet", LITESEG, partial(liteseg, "shufflenet"), 8, 1_971_451, 8.980),
-    Rival("shufflenetv2-basic", DEEPLAB, partial(deeplab, "shufflenetv2", "basic"), 16, 1_148_249, 9.656),
-    Rival("shufflenetv2-dpc", DEEPLAB, partial(deeplab, "shufflenetv2", "dpc"), 16, 1_506_121, 13.523),
-    Rival("mobilenetv2-basic", DEEPLAB, partial(deeplab, "mobilenetv2", "basic"), 16, 2_113_043, 20.827),
-    Rival("mobilenetv2-dpc", DEEPLAB, partial(deeplab, "mobilenetv2", "dpc"), 16, 2_506_195, 24.684),
+    Row("skipnet-vgg16", RTSEG, partial(skipnet, "vgg16"), 1, 134_457_042, 889.73),
+    Row("skipnet-resnet18", RTSEG, partial(skipnet, "resnet18"), 1, 11_295_826, 79.03),
+    Row("skipnet-mobilenet", RTSEG, partial(skipnet, "mobilenet"), 1, 3_356_202, 27.09),
+    Row("skipnet-shufflenet", RTSEG, partial(skipnet, "shufflenet"), 1, 1_001_756, 8.619),
+    Row("unet-vgg16", RTSEG, partial(unet, "vgg16"), 1, 28_071_955, 1047.70),
+    Row("unet-resnet18", RTSEG, partial(unet, "resnet18"), 1, 11_534_899, 87.01),
+    Row("unet-mobilenet", RTSEG, partial(unet, "mobilenet"), 1, 8_846_163, 108.74),
+    Row("unet-shufflenet", RTSEG, partial(unet, "shufflenet"), 1, 6_380_845, 35.18),
+    Row("dilation-vgg16", RTSEG, partial(dilation, "vgg16"), 1, 41_567_334, 1695.21),
+    Row("dilation-resnet18", RTSEG, partial(dilation, "resnet18"), 1, 11_276_902, 388.38),
+    Row("dilation-mobilenet", RTSEG, partial(dilation, "mobilenet"), 1, 8_563_532, 283.77),
+    Row("dilation-shufflenet", RTSEG, partial(dilation, "shufflenet"), 1, 976_296, 31.27),
+    Row("liteseg-darknet19", LITESEG, partial(liteseg, "darknet19"), 4, 20_545_459, 222.56),
+    Row("liteseg-mobilenetv2", LITESEG, partial(liteseg, "mobilenetv2"), 4, 3_101_707, 17.221),
+    Row("liteseg-shufflenet", LITESEG, partial(liteseg, "shufflenet"), 8, 1_971_451, 8.980),
+    Row("shufflenetv2-basic", DEEPLAB, partial(deeplab, "shufflenetv2", "basic"), 16, 1_148_249, 9.656),
+    Row("shufflenetv2-dpc", DEEPLAB, partial(deeplab, "shufflenetv2", "dpc"), 16, 1_506_121, 13.523),
+    Row("mobilenetv2-basic", DEEPLAB, partial(deeplab, "mobilenetv2", "basic"), 16, 2_113_043, 20.827),
+    Row("mobilenetv2-dpc", DEEPLAB, partial(deeplab, "mobilenetv2", "dpc"), 16, 2_506_195, 24.684),
 )
 
-BASELINES: MappingProxyType[str, Rival] = MappingProxyType({row.name: row for row in _ROWS})
+BASELINES: MappingProxyType[str, Row] = MappingProxyType({row.name: row for row in _ROWS})
 """Comparison network by name."""
 
 assert len(BASELINES) == len(_ROWS)
@@ -99,7 +105,7 @@ def baseline(name: str, num_classes: int) -> Baseline:
 
     Raises:
         UserError: no network of that name; the message lists the names.
-        ValueError: `num_classes` below 1.
+        ValueError: as calling the row does.
     """
     if name not in BASELINES:
         raise UserError(f"unknown comparison network {name!r}; there are: {', '.join(BASELINES)}")
