@@ -25,7 +25,7 @@ from torch import Tensor
 from lpsnet.architecture import NAMED, Architecture
 from lpsnet.data.normalisation import MEAN, STD
 from lpsnet.errors import UserError
-from lpsnet.network import LPSNet
+from lpsnet.zoo import Network, SegmentationNetwork, build, canonical, for_classes, lps_net
 
 FORMAT = "lps-net-1"
 _METADATA_KEY = "lps_net"
@@ -52,7 +52,7 @@ class Metadata:
     """What a checkpoint says of its network besides the weights.
 
     Args:
-        architecture: text of the architecture.
+        architecture: name of the network, as `canonical` gives it.
         class_names: one a class, in the order of the output channels.
         input_size: (height, width) the network was trained for.
         branches: whether the weights are those of the training form with branches.
@@ -82,7 +82,7 @@ class Metadata:
 
 def save(
     path: str | Path,
-    network: LPSNet,
+    network: Network,
     *,
     class_names: tuple[str, ...],
     input_size: tuple[int, int],
@@ -130,14 +130,14 @@ def save(
 
 
 def _description(
-    network: LPSNet, class_names: tuple[str, ...], input_size: tuple[int, int], colours: tuple[tuple[int, int, int], ...]
+    network: SegmentationNetwork, class_names: tuple[str, ...], input_size: tuple[int, int], colours: tuple[tuple[int, int, int], ...]
 ) -> dict[str, Any]:
     for what, given in (("class names", class_names), ("colours", colours or class_names)):
         if len(given) != network.num_classes:
             raise CheckpointError(f"{len(given)} {what} for a network of {network.num_classes} classes")
     return {
         "format": FORMAT,
-        "architecture": str(network.architecture),
+        "architecture": network.name,
         "class_names": list(class_names),
         "input_size": list(input_size),
         "branches": network.branches,
@@ -196,24 +196,24 @@ def _umask() -> int:
     return mask
 
 
-def load(source: str | Path, architecture: Architecture | str | None = None, *, num_classes: int | None = None) -> LPSNet:
+def load(source: str | Path, architecture: Architecture | str | None = None, *, num_classes: int | None = None) -> Network:
     """A network with its weights, in eval mode.
 
     Args:
         source: a checkpoint written by `save`; a `.pth` file of the authors, which needs `architecture`; or the name of
             a shipped network, such as `LPS-Net-M`, or `LPS-Net-M-train` for the one that has not seen the validation split.
         architecture: what the file must hold, where that is known.
-        num_classes: for fine-tuning on other classes: where it differs from the file's, the head is new, with random weights,
-            and a warning says so.
+        num_classes: for fine-tuning on other classes: where it differs from the file's, every weight that fits is taken over,
+            the others, such as an LPS-Net's head, are new and random, and a warning says so.
 
     Raises:
         CheckpointError: no such file or shipped network, a damaged file, or another network than expected; the message
             says what was expected and what was found.
     """
-    expected = Architecture.parse(architecture) if isinstance(architecture, str) else architecture
+    expected = None if architecture is None else canonical(architecture)
     path = Path(source)
     if not path.exists() and (name := _SHIPPED.get(str(source).lower())):
-        path, named = _shipped(name), NAMED[name.removesuffix(TRAIN_ONLY)]
+        path, named = _shipped(name), canonical(name.removesuffix(TRAIN_ONLY))
         if expected not in (None, named):
             raise CheckpointError(f"{source} is {named}, expected {expected}")
         expected = named
@@ -224,24 +224,25 @@ def load(source: str | Path, architecture: Architecture | str | None = None, *, 
     if path.suffix == ".pth":
         if expected is None:
             raise CheckpointError(f"{path} does not say its architecture; pass it, for example architecture='LPS-Net-S'")
-        return _with_head(_load_released(path, expected), num_classes, path)
+        return _for_classes(_load_released(path, expected), num_classes, path)
     metadata, tensors = _read(path)
-    found = Architecture.parse(metadata.architecture)
+    found = canonical(metadata.architecture)
     if expected is not None and found != expected:
         raise CheckpointError(f"{path} holds {found}, expected {expected}")
-    network = LPSNet(found, len(metadata.class_names), branches=metadata.branches, deployed=metadata.deployed)
-    return _with_head(_fill(network, tensors, path), num_classes, path)
+    network = build(found, len(metadata.class_names), branches=metadata.branches, deployed=metadata.deployed)
+    return _for_classes(_fill(network, tensors, path), num_classes, path)
 
 
-def _with_head(network: LPSNet, num_classes: int | None, path: Path) -> LPSNet:
+def _for_classes(network: Network, num_classes: int | None, path: Path) -> Network:
     if num_classes in (None, network.num_classes):
         return network
     if not isinstance(num_classes, int) or not 1 <= num_classes <= MOST_CLASSES:
         raise CheckpointError(f"num_classes must be a whole number from 1 to {MOST_CLASSES}, got {num_classes!r}")
-    warnings.warn(f"{path} has {network.num_classes} classes: the head for {num_classes} is new and must be trained", stacklevel=3)
-    network.head = torch.nn.Conv2d(network.head.in_channels, num_classes, 1)
-    network.num_classes = num_classes
-    return network
+    changed, new = for_classes(network, num_classes)
+    head = all(name.startswith("head.") for name in new)
+    what = f"the head for {num_classes} is" if head else f"{_some(new)} for {num_classes} are"
+    warnings.warn(f"{path} has {network.num_classes} classes: {what} new and must be trained", stacklevel=3)
+    return changed
 
 
 def read_metadata(path: str | Path) -> Metadata:
@@ -334,7 +335,7 @@ def _metadata(values: dict[str, Any]) -> Metadata:
     """Check a description field by field. Raises one of several errors; the message says what is wrong."""
     if (found := values.pop("format")) != FORMAT:
         raise ValueError(f"found format {found!r}")
-    Architecture.parse(values["architecture"])
+    canonical(values["architecture"])
     names, (height, width) = tuple(values.pop("class_names")), values.pop("input_size")
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"class_names must be one text or more, found {list(names)}")
@@ -346,8 +347,9 @@ def _metadata(values: dict[str, Any]) -> Metadata:
     return Metadata(**values, class_names=names, input_size=(int(height), int(width)), colours=colours)
 
 
-def _load_released(path: Path, architecture: Architecture) -> LPSNet:
-    """Read a `.pth` file in the authors' key layout, deployed form."""
+def _load_released(path: Path, name: str) -> Network:
+    """Read a `.pth` file in the authors' key layout, deployed form. Raises `ArchitectureError` for a comparison network."""
+    architecture = lps_net(name, f"{path}, a file in the layout of LPS-Net's authors,")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file leads the reader to any error
@@ -360,13 +362,13 @@ def _load_released(path: Path, architecture: Architecture) -> LPSNet:
         raise CheckpointError(
             f"{path} does not fit {architecture}: head.weight must be (classes, channels, 1, 1), found {shape} among {_some(state)}"
         )
-    network = LPSNet(architecture, int(head.shape[0]), deployed=True)
+    network = build(architecture, int(head.shape[0]), deployed=True)
     count = architecture.num_paths
     prefixes = _RELEASED_PREFIXES.get(count, tuple(f"net{number + 1}." for number in range(count)))
     return _fill(network, state, path, {f"paths.{index}.": prefix for index, prefix in enumerate(prefixes)})
 
 
-def _fill(network: LPSNet, tensors: Mapping[str, Tensor], path: Path, prefixes: Mapping[str, str] = MappingProxyType({})) -> LPSNet:
+def _fill(network: Network, tensors: Mapping[str, Tensor], path: Path, prefixes: Mapping[str, str] = MappingProxyType({})) -> Network:
     """Load the file's tensors, which carry other prefixes than the network's where `prefixes` says so."""
 
     def in_file(name: str) -> str:
@@ -384,7 +386,7 @@ def _fill(network: LPSNet, tensors: Mapping[str, Tensor], path: Path, prefixes: 
     ]
     for what, names in (("lacks", missing), ("has too many weights,", extra), ("has other shapes,", shapes)):
         if names:
-            raise CheckpointError(f"{path} does not fit {network.architecture}: it {what} {_some(names)}")
+            raise CheckpointError(f"{path} does not fit {network.name}: it {what} {_some(names)}")
     network.load_state_dict({name: tensors[key].to(own.dtype) for key, (name, own) in wanted.items()})
     return network.eval()
 

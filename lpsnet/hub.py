@@ -15,24 +15,58 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor, nn
 
 from lpsnet.checkpoint import CheckpointError, load, read_metadata
-from lpsnet.network import LPSNet
+from lpsnet.zoo import Network, build
 
 FILE = "model.safetensors"
 
 
-class HubNetwork(LPSNet, PyTorchModelHubMixin, library_name="lps-search", tags=["semantic-segmentation"]):
-    """A network that can be had from the Hub and given to it. Remembers the checkpoint it came from, which is what is passed on."""
+class HubNetwork(nn.Module, PyTorchModelHubMixin, library_name="lps-search", tags=["semantic-segmentation"]):
+    """A network that can be had from the Hub and given to it. Remembers the checkpoint it came from, which is what is passed on.
+
+    Args:
+        architecture: a text that `lpsnet.zoo.canonical` knows.
+        num_classes: channels of the output.
+        branches: as of `lpsnet.zoo.build`.
+        deployed: likewise.
+    """
+
+    network: Network
+    """The network itself."""
 
     source: Path
+
+    def __init__(self, architecture: str, num_classes: int = 19, *, branches: bool = True, deployed: bool = False) -> None:
+        super().__init__()
+        self.network = build(architecture, num_classes, branches=branches, deployed=deployed)
+        self.num_classes, self.branches, self.deployed = num_classes, self.network.branches, deployed
+
+    @property
+    def name(self) -> str:
+        """Of the network."""
+        return self.network.name
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Score maps at the network's own scale."""
+        return self.network.scores(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits at full resolution, (N, num_classes, H, W), for images (N, 3, H, W)."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def deploy(self) -> Network:
+        """The network in deployed form."""
+        return self.network.deploy()
 
     @classmethod
     def of(cls, checkpoint: str | Path) -> HubNetwork:
         """The network of a checkpoint. Raises `CheckpointError` as `load` does."""
-        told, network = read_metadata(checkpoint), load(checkpoint)
+        told = read_metadata(checkpoint)
         found = cls(told.architecture, len(told.class_names), branches=told.branches, deployed=told.deployed)
-        found.load_state_dict(network.state_dict())
+        found.network = load(checkpoint)
         found.source = Path(checkpoint)
         return found.eval()
 

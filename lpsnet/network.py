@@ -159,6 +159,11 @@ class LPSNet(nn.Module):
         network.head = copy.deepcopy(self.head)
         return network.train(self.training).to(device)
 
+    @property
+    def name(self) -> str:
+        """The architecture's text."""
+        return str(self.architecture)
+
     def extra_repr(self) -> str:
         """The architecture's text and the form."""
         return f"{self.architecture}, num_classes={self.num_classes}, {'deployed' if self.deployed else 'training'} form"

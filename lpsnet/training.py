@@ -33,6 +33,7 @@ from lpsnet.network import LPSNet
 from lpsnet.parallel import Alone, Lane, lane_for
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
+from lpsnet.zoo import Network, build
 
 __all__ = ["Paused", "Point", "Trained", "TrainingFailed", "first_images", "fit", "train"]
 
@@ -49,7 +50,7 @@ Curve = tuple[tuple[int, float], ...]
 class Trained:
     """A trained network, its scores on the validation split, and the mean loss at points of the training."""
 
-    network: LPSNet
+    network: Network
     scores: Scores
     curve: Curve
 
@@ -93,8 +94,9 @@ def train(
     devices = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
+        network: Network
         if parent is None:
-            network = LPSNet(architecture, training.num_classes, branches=recipe.branches).to(device)
+            network = build(architecture, training.num_classes, branches=recipe.branches).to(device)
         else:
             network = inherit(parent.to(device), architecture, first_images(training, recipe).to(device))
         lane = lane_for(device, precision)
@@ -104,7 +106,7 @@ def train(
 
 
 def fit(
-    network: LPSNet,
+    network: Network,
     training: Frames,
     recipe: TrainRecipe,
     *,
@@ -115,7 +117,7 @@ def fit(
     restarts: int = 0,
     until: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
-    on_point: Callable[[Point, LPSNet], None] = lambda point, network: None,
+    on_point: Callable[[Point, Network], None] = lambda point, network: None,
     on_note: Callable[[str], None] = lambda text: None,
     pause: Callable[[], bool] = lambda: False,
 ) -> Curve:
@@ -138,7 +140,8 @@ def fit(
         Paused: `pause` said so.
         TrainingFailed: the loss became NaN or infinite once too often.
     """
-    loop, end = _Loop(network, training, recipe, seed, lane or Alone(network.head.weight.device), teacher), until or recipe.iterations
+    lane = lane or Alone(next(network.parameters()).device)
+    loop, end = _Loop(network, training, recipe, seed, lane, teacher), until or recipe.iterations
     if keeper and (state := keeper.load()):
         loop.restore(state)
         on_note(f"going on after {loop.iteration} of {recipe.iterations} iterations")
@@ -162,7 +165,7 @@ class Paused(Exception):
 class _Loop:
     """A training between two updates: everything that decides what comes next."""
 
-    def __init__(self, network: LPSNet, training: Frames, recipe: TrainRecipe, seed: int, lane: Lane, teacher: nn.Module | None) -> None:
+    def __init__(self, network: Network, training: Frames, recipe: TrainRecipe, seed: int, lane: Lane, teacher: nn.Module | None) -> None:
         self.network, self.training, self.recipe, self.lane = network, training, recipe, lane
         self.teacher = teacher.eval() if teacher is not None else None
         self.iteration = 0
@@ -231,7 +234,7 @@ class _Loop:
         rate = float(self._optimizer.param_groups[0]["lr"])
         return Point(iteration=self.iteration, loss=mean, learning_rate=rate, images_per_s=speed, waiting_percent=waiting)
 
-    def pass_point(self, on_point: Callable[[Point, LPSNet], None]) -> bool:
+    def pass_point(self, on_point: Callable[[Point, Network], None]) -> bool:
         """Tell of the point of the curve that is due, if one is; what is done there is no part of speed and waiting."""
         point = self.point()
         if point is not None:
@@ -282,9 +285,9 @@ class _Loop:
         self._batches = self._ahead()
         self.start_clock()
 
-    def current(self) -> LPSNet:
+    def current(self) -> Network:
         """The network as it would be kept now: the average of its weights where there is one."""
-        average: LPSNet | None = None if self._average is None else self._average.module  # type: ignore[assignment]
+        average: Network | None = None if self._average is None else self._average.module  # type: ignore[assignment]
         return average or self.network
 
     def close(self) -> None:
@@ -326,7 +329,7 @@ class _Guard:
 class _Scoring(nn.Module):
     """What is called forward in training: the score maps, which is where the loss is taken."""
 
-    def __init__(self, network: LPSNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from lpsnet.checkpoint import Metadata, read_metadata, write_atomic
-from lpsnet.complexity import complexity
+from lpsnet.zoo import canonical, complexity_of
 
 
 def write_card(checkpoint: Path, path: Path) -> None:
@@ -19,11 +19,11 @@ def write_card(checkpoint: Path, path: Path) -> None:
 
 def card(file: str, told: Metadata) -> str:
     """The text of a model card."""
-    from lpsnet.architecture import NAMED, Architecture
+    from lpsnet.architecture import NAMED
 
-    architecture = Architecture.parse(told.architecture)
-    name = next((name for name, known in NAMED.items() if known == architecture), told.architecture)
-    cost = complexity(architecture, len(told.class_names), told.input_size)
+    text = canonical(told.architecture)
+    name = next((name for name, known in NAMED.items() if str(known) == text), text)
+    cost = complexity_of(text, len(told.class_names), told.input_size)
     where, init = told.provenance, told.provenance.get("init")
     height, width = told.input_size
     lines = [

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from lpsnet.architecture import Architecture
 from lpsnet.data import DataSpec, native_size, open_split
 from lpsnet.data.frames import Batch, Frames
 from lpsnet.data.prefetch import ahead
-from lpsnet.network import LPSNet
 from lpsnet.parallel import Lane
 from lpsnet.recipe import TrainRecipe
 from lpsnet.training import fit
+from lpsnet.zoo import build, canonical
 from search.observer import Observer
 from search.proxy import keep_freed_memory
 
@@ -61,7 +60,7 @@ def bench_data(data: str, architecture: str, recipe: TrainRecipe, iterations: in
     frames = open_split(spec, "train", native_size(spec))
     frames.hold(lambda done, total: observer.work("frames", done, total))
     short = dataclasses.replace(recipe, iterations=iterations + WARM_UP)
-    batch, parsed = recipe.batch_size, Architecture.parse(architecture)
+    batch, name = recipe.batch_size, canonical(architecture)
     chosen = [[(batch * number + inner) % len(frames) for inner in range(batch)] for number in range(iterations)]
     start = time.perf_counter()
     for _ in ahead(chosen, frames.batch):
@@ -72,7 +71,7 @@ def bench_data(data: str, architecture: str, recipe: TrainRecipe, iterations: in
         marks: list[float] = []
         waits: list[float] = []
         torch.manual_seed(0)
-        network = LPSNet(parsed, split.num_classes, branches=recipe.branches).to(lane.device)
+        network = build(name, split.num_classes, branches=recipe.branches).to(lane.device)
 
         def mark(what: str, done: int, total: int) -> None:
             observer.work(what, done, total)

@@ -24,7 +24,7 @@ from latency.protocols import MeasurementFailed
 from lpsnet.checkpoint import Metadata, write_atomic
 from lpsnet.data.normalisation import MEAN, STD
 from lpsnet.errors import UserError
-from lpsnet.network import LPSNet
+from lpsnet.zoo import Network
 from search.run import provenance
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -72,7 +72,7 @@ class Normalised(nn.Module):
         return result
 
 
-def export_onnx(network: LPSNet, plan: ExportPlan, path: Path, *, weights: str = "", told: Metadata | None = None) -> dict[str, Any]:
+def export_onnx(network: Network, plan: ExportPlan, path: Path, *, weights: str = "", told: Metadata | None = None) -> dict[str, Any]:
     """Write the deployed network to `path` and its description to `path` with `.json` added; returns the description.
 
     Args:
@@ -98,7 +98,7 @@ def export_onnx(network: LPSNet, plan: ExportPlan, path: Path, *, weights: str =
     graph = to_onnx(whole.to(_DTYPES[plan.precision]), (1, 3, *plan.size), dtype=dtype, dynamic_batch=plan.dynamic_batch)
     difference = _check(graph, image, expected, plan)
     description = {
-        "architecture": str(network.architecture),
+        "architecture": network.name,
         "classes": network.num_classes,
         "weights": weights,
         "class_names": list(told.class_names) if told else [],

@@ -89,9 +89,12 @@ class Proxy:
         import torch
 
         from lpsnet.checkpoint import load
+        from lpsnet.network import LPSNet
         from lpsnet.resume import Keeper
         from lpsnet.training import train
 
+        parent = load(job.parent) if job.parent else None
+        assert parent is None or isinstance(parent, LPSNet)
         keep_freed_memory()
         torch.set_num_threads(self._config.training_threads)
         identity = {"architecture": str(job.architecture), "seed": job.seed, "parent": job.parent is not None}
@@ -107,7 +110,7 @@ class Proxy:
                 seed=job.seed,
                 device=self._config.training_device,
                 precision=self._config.precision,
-                parent=load(job.parent) if job.parent else None,
+                parent=parent,
                 keeper=keeper,
                 until=job.rung,
                 on_progress=self._observer.work,

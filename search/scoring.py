@@ -17,7 +17,7 @@ from lpsnet.data.cityscapes import LABEL_IDS
 from lpsnet.data.frames import Frames
 from lpsnet.errors import UserError
 from lpsnet.evaluation import Evaluation, evaluate, predict
-from lpsnet.network import LPSNet
+from lpsnet.zoo import Network
 from search.cards import write_confusion
 from search.observer import Observer
 from search.run import make_folder, provenance, write_json
@@ -106,7 +106,7 @@ def write_scores(out: Path, found: Evaluation, told: dict[str, object]) -> None:
         raise UserError(f"cannot write {out}: {error}") from error
 
 
-def write_submission(folder: Path, network: LPSNet, frames: Frames, size: tuple[int, int], observer: Observer) -> None:
+def write_submission(folder: Path, network: Network, frames: Frames, size: tuple[int, int], observer: Observer) -> None:
     """Write each prediction as a PNG of label ids at the frame's full size, named as Cityscapes' server expects.
 
     Raises:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from latency.lock import device_lock
-from lpsnet.architecture import Architecture
 from lpsnet.checkpoint import holds_deployed, load, read_tensors, save
 from lpsnet.data import DATASETS, DataSpec, native_size, open_split
 from lpsnet.data.frames import Frames
@@ -30,6 +29,7 @@ from lpsnet.parallel import Lane, lane_for
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
 from lpsnet.training import Point, first_images, fit
+from lpsnet.zoo import Network, build, canonical
 from search.cards import write_card, write_curve_figure
 from search.observer import Observer
 from search.proxy import keep_freed_memory
@@ -46,7 +46,7 @@ class TrainPlan:
     """What decides a training.
 
     Args:
-        architecture: text of the network.
+        architecture: name or text of the network.
         data: `NAME` or `NAME:PATH`.
         recipe: how.
         splits: what is trained on: ("train",), or ("train", "val") for a network to ship.
@@ -64,7 +64,7 @@ class TrainPlan:
     teacher: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "architecture", str(Architecture.parse(self.architecture)))
+        object.__setattr__(self, "architecture", canonical(self.architecture))
         if self.splits not in (("train",), ("train", "val")):
             raise UserError(f"splits must be train, or train and val, got {', '.join(self.splits)}")
         if self.teacher and not self.recipe.distillation:
@@ -154,20 +154,21 @@ def _train(plan: TrainPlan, means: Means, out: Path, lane: Lane, observer: Obser
         if lane.is_main:
             write_json(out / CONFIG, {**plan.to_dict(), "means": dataclasses.asdict(means), **provenance()})
         deadline = None if means.max_hours is None else time.monotonic() + means.max_hours * 3600
-        fit(
-            network,
-            training,
-            plan.recipe,
-            seed=plan.seed,
-            lane=lane,
-            keeper=keeper,
-            teacher=teacher,
-            restarts=1,
-            on_progress=watch.progress,
-            on_point=watch.point,
-            on_note=observer.note,
-            pause=lambda: stopped() or (deadline is not None and time.monotonic() >= deadline),
-        )
+        with _refusals(plan.architecture):
+            fit(
+                network,
+                training,
+                plan.recipe,
+                seed=plan.seed,
+                lane=lane,
+                keeper=keeper,
+                teacher=teacher,
+                restarts=1,
+                on_progress=watch.progress,
+                on_point=watch.point,
+                on_note=observer.note,
+                pause=lambda: stopped() or (deadline is not None and time.monotonic() >= deadline),
+            )
         found = evaluate(network, validation, input_size=plan.recipe.input_size(validation.size), boundary=True, on_progress=observer.work)
     if lane.is_main:
         watch.end(found)
@@ -175,6 +176,17 @@ def _train(plan: TrainPlan, means: Means, out: Path, lane: Lane, observer: Obser
             observer.note("the validation split was trained on, too: what the network scores there says little")
         _write_results(plan, out, network, found, validation)
     return found
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """Turn what a network says of an input it cannot be trained on, such as batches of one, into the user's mistake it is."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{name} cannot be trained so: {error}") from error
 
 
 def _finished(plan: TrainPlan, out: Path) -> Evaluation | None:
@@ -206,10 +218,10 @@ def _decode(training: Frames, validation: Frames, observer: Observer) -> None:
             raise UserError(f"the {name} split has no labelled pixel: every label is the ignore index")
 
 
-def _network(plan: TrainPlan, training: Frames, observer: Observer) -> LPSNet:
+def _network(plan: TrainPlan, training: Frames, observer: Observer) -> Network:
     """The network with the weights it starts from; all that is random from here on follows the plan's seed."""
     torch.manual_seed(plan.seed)
-    network = LPSNet(plan.architecture, training.num_classes, branches=plan.recipe.branches)
+    network = build(plan.architecture, training.num_classes, branches=plan.recipe.branches)
     if plan.init:
         network = _started(network, plan, training, observer)
         torch.manual_seed(plan.seed)
@@ -223,7 +235,9 @@ def _check(plan: TrainPlan, training: Frames) -> None:
     recipe, whole = plan.recipe, plan.recipe.input_size(training.size)
     crop = (recipe.crop_height or whole[0], recipe.crop_width or whole[1])
     with torch.device("meta"):
-        network = LPSNet(plan.architecture, training.num_classes, branches=False)
+        network = build(plan.architecture, training.num_classes, branches=False)
+    if not isinstance(network, LPSNet):
+        return
     try:
         smallest = network.path_sizes(*crop)[-1]
         network.path_sizes(*whole)
@@ -236,7 +250,7 @@ def _check(plan: TrainPlan, training: Frames) -> None:
         )
 
 
-def _teacher(plan: TrainPlan, training: Frames) -> LPSNet:
+def _teacher(plan: TrainPlan, training: Frames) -> Network:
     """The teacher. Raises `UserError` where it knows other classes."""
     teacher = load(plan.teacher)
     if teacher.num_classes != training.num_classes:
@@ -244,8 +258,12 @@ def _teacher(plan: TrainPlan, training: Frames) -> LPSNet:
     return teacher
 
 
-def _started(network: LPSNet, plan: TrainPlan, training: Frames, observer: Observer) -> LPSNet:
-    """The network with the weights of a checkpoint; one in deployed form is brought into training form."""
+def _started(network: Network, plan: TrainPlan, training: Frames, observer: Observer) -> Network:
+    """The network with the weights of a checkpoint; one in deployed form is brought into training form.
+
+    Raises:
+        UserError: a comparison network in deployed form.
+    """
     from lpsnet.inherit import training_form
     from lpsnet.transfer import transfer
 
@@ -255,6 +273,8 @@ def _started(network: LPSNet, plan: TrainPlan, training: Frames, observer: Obser
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         deployed = load(plan.init, plan.architecture, num_classes=training.num_classes)
+    if not isinstance(deployed, LPSNet):
+        raise UserError(f"{plan.init} is in deployed form, which {network.name} cannot be trained from; give one in training form")
     for warning in told:
         observer.note(str(warning.message))
     observer.note(f"{plan.init}: in deployed form; its normalisations are taken from a batch of the split")
@@ -278,7 +298,7 @@ class _Watch:
         """Updates done, beside what the last point of the curve told."""
         self._observer.work(what, done, total, self._told)
 
-    def point(self, point: Point, network: LPSNet) -> None:
+    def point(self, point: Point, network: Network) -> None:
         """A point of the curve."""
         row: dict[str, Any] = {**dataclasses.asdict(point), "val_miou_percent": ""}
         iterations = self._plan.recipe.iterations
@@ -308,7 +328,7 @@ class _Watch:
                 self._writer.add_scalar(name, row[name], row["iteration"])
 
 
-def _write_results(plan: TrainPlan, out: Path, network: LPSNet, found: Evaluation, validation: Frames) -> None:
+def _write_results(plan: TrainPlan, out: Path, network: Network, found: Evaluation, validation: Frames) -> None:
     """The checkpoint, and what is told of it."""
     names, licence = validation.class_names, DATASETS[DataSpec.parse(plan.data).name].licence
     metrics = {} if "val" in plan.splits else found.scores.to_dict()

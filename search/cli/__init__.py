@@ -15,6 +15,7 @@ from search.cli import (
     data_verbs,
     export_verbs,
     measure_verbs,
+    network_verbs,
     noise_verbs,
     predict_verbs,
     predictor_verbs,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 search_verbs.register(app)
 measure_verbs.register(app)
+network_verbs.register(app)
 table_verbs.register(app)
 predictor_verbs.register(app)
 noise_verbs.register(app)

@@ -114,7 +114,7 @@ def study(
 
 def bench_data(
     data: Annotated[str, typer.Option(help="NAME or NAME:PATH.")] = "synthetic",
-    architecture: Annotated[str, typer.Option(help="Name or text of a network.")] = "N0",
+    architecture: Annotated[str, typer.Option("--architecture", "--network", help="Name or text of a network.")] = "N0",
     recipe: Annotated[str, typer.Option(help="Name of a recipe.")] = "camvid",
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the recipe, NAME=VALUE.")] = None,
     iterations: Annotated[int, typer.Option(help="Batches to time.", min=2)] = 20,

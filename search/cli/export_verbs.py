@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.console import parse_size
-from search.cli.measure_verbs import AsJson
+from search.cli.measure_verbs import ArchitectureOption, AsJson
 
 if TYPE_CHECKING:
     from latency.engine import EngineOptions
-    from lpsnet.network import LPSNet
+    from lpsnet.zoo import Network
     from search.export import ExportPlan
 
 
@@ -28,13 +28,13 @@ PAPER_SIZE = (1024, 2048)
 
 
 def export(
-    network: Annotated[str, typer.Argument(help="Checkpoint file, shipped network, or text of one, which gets random weights.")],
-    out: Annotated[Path | None, typer.Option(help="The ONNX file. Default: the architecture's text in this folder.")] = None,
+    network: Annotated[str, typer.Argument(help="Checkpoint file, shipped network, or name or text of one, which gets random weights.")],
+    out: Annotated[Path | None, typer.Option(help="The ONNX file. Default: the network's name in this folder.")] = None,
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image. Default: a checkpoint's own, else 1024x2048.")] = "",
     classes: Annotated[
         int | None, typer.Option(help="Number of classes, where no checkpoint says it. Default: 19.", min=1, max=255)
     ] = None,
-    architecture: Annotated[str, typer.Option(help="What a .pth file holds; what a checkpoint must hold.")] = "",
+    architecture: ArchitectureOption = "",
     boundary: Annotated[str, typer.Option(help="Where the graph ends: scores, logits or labels.")] = "labels",
     precision: Annotated[str, typer.Option(help="fp32, tf32 (engine only) or fp16.")] = "fp32",
     normalised: Annotated[bool, typer.Option("--normalised", help="Hold the normalisation: the graph takes 8-bit RGB images.")] = False,
@@ -66,7 +66,7 @@ def export(
     shape = parse_size(size) if size else own_size
     stored = "fp32" if precision == "tf32" else precision
     plan = ExportPlan(size=shape, boundary=boundary, precision=stored, normalised=normalised, dynamic_batch=dynamic_batch)
-    path = out or Path(f"{model.architecture}_{shape[0]}x{shape[1]}_{boundary}_{precision}.onnx")
+    path = out or Path(f"{model.name}_{shape[0]}x{shape[1]}_{boundary}_{precision}.onnx")
     if path.suffix != ".onnx":
         raise UserError(f"--out names the ONNX file and must end in .onnx, got {path}")
     written = _written(model, plan, path, network, (flavour, options) if options else None)
@@ -78,7 +78,7 @@ def export(
 
 
 def _written(
-    model: LPSNet, plan: ExportPlan, path: Path, source: str, engine: tuple[str, EngineOptions] | None
+    model: Network, plan: ExportPlan, path: Path, source: str, engine: tuple[str, EngineOptions] | None
 ) -> dict[str, dict[str, Any]]:
     """Description by file of what was written. Raises `UserError` where the network cannot be exported."""
     from latency.protocols import MeasurementFailed
@@ -94,7 +94,7 @@ def _written(
             built = path.with_suffix(".engine")
             written[str(built)] = export_engine(path, *engine, built)
     except MeasurementFailed as failure:
-        raise UserError(f"{model.architecture} cannot be exported: {failure}") from failure
+        raise UserError(f"{model.name} cannot be exported: {failure}") from failure
     return written
 
 
@@ -123,17 +123,18 @@ def _engine_options(
     return options
 
 
-def _network(text: str, classes: int | None, architecture: str) -> tuple[LPSNet, tuple[int, int]]:
-    """The network that a checkpoint, a shipped name or an architecture's text names, and its input size."""
+def _network(text: str, classes: int | None, architecture: str) -> tuple[Network, tuple[int, int]]:
+    """The network that a checkpoint, a shipped name, or a name or text names, and its input size."""
     from lpsnet.checkpoint import is_shipped
     from lpsnet.errors import UserError
-    from lpsnet.network import LPSNet
+    from lpsnet.zoo import build
 
     if Path(text).is_dir():
         raise UserError(f"{text} is a folder; give a checkpoint file, or a name or text of a network")
     if not (text.endswith((".pth", ".safetensors")) or Path(text).is_file() or is_shipped(text)):
+        network = build(text, classes or 19, deployed=True)
         print(f"{text}: random weights; give a checkpoint to export trained ones", file=sys.stderr)
-        return LPSNet(text, classes or 19, deployed=True), PAPER_SIZE
+        return network, PAPER_SIZE
     if text.endswith(".pth") and not architecture:
         raise UserError(f"{text} does not say its architecture; add --architecture, for example --architecture LPS-Net-S")
     network, size = _loaded(text, architecture)
@@ -142,7 +143,7 @@ def _network(text: str, classes: int | None, architecture: str) -> tuple[LPSNet,
     return network, size
 
 
-def _loaded(text: str, architecture: str) -> tuple[LPSNet, tuple[int, int]]:
+def _loaded(text: str, architecture: str) -> tuple[Network, tuple[int, int]]:
     from lpsnet.checkpoint import load, read_description
 
     told = read_description(text)

@@ -14,7 +14,6 @@ from search.cli.console import Live, parse_size, print_table, write_rows
 if TYPE_CHECKING:
     from latency.measurement import Conditions
     from latency.store import Store
-    from lpsnet.architecture import Architecture
 
 Backend = Annotated[str, typer.Option(help="Runtime: ort (ONNX Runtime), torch, tensorrt, tensorrt-rtx.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
@@ -24,6 +23,9 @@ Classes = Annotated[int, typer.Option(help="Number of classes.", min=1, max=255)
 Seconds = Annotated[float, typer.Option(help="Sample each latency for at least this many seconds.", min=0.0)]
 StorePath = Annotated[Path | None, typer.Option("--store", help="Latency store of this machine; default in your data folder.")]
 CudaGraph = Annotated[bool, typer.Option("--cuda-graph/--enqueue", help="On a GPU: launch recorded runs as one, or each kernel.")]
+ArchitectureOption = Annotated[
+    str, typer.Option("--architecture", "--network", help="What a .pth file holds; what a checkpoint must hold: a name or a text.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -34,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def measure(
-    architectures: Annotated[list[str], typer.Argument(help="Names (LPS-Net-S), texts (B1-3-3-10-10_C8-24-48-96-96_R6-2), or table-4.")],
+    architectures: Annotated[list[str], typer.Argument(help="Names and texts of networks (see lps-search networks), or table-4.")],
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "1024x2048",
     classes: Classes = 19,
     boundary: Annotated[str, typer.Option(help="scores, logits, labels, or all.")] = "all",
@@ -53,10 +55,11 @@ def measure(
     """Measure the latency of networks on this device, at one or all boundaries; or compare two in turns."""
     from latency.measurement import BOUNDARIES
     from latency.store import Store, default_store_path
-    from lpsnet.architecture import TABLE_4, Architecture
+    from lpsnet.architecture import TABLE_4
+    from lpsnet.zoo import canonical
 
-    chosen = [TABLE_4 if text == "table-4" else (Architecture.parse(text),) for text in architectures]
-    named, shape = [network for networks in chosen for network in networks], parse_size(size)
+    named = [canonical(network) for text in architectures for network in (TABLE_4 if text == "table-4" else (text,))]
+    shape = parse_size(size)
     if boundary != "all" and boundary not in BOUNDARIES:
         raise UserError(f"unknown boundary {boundary!r}; there are: {', '.join(BOUNDARIES)}, all")
     ends = BOUNDARIES if boundary == "all" else (boundary,)
@@ -72,7 +75,7 @@ def measure(
     for one in dict.fromkeys(named):
         summaries += (mine := network_summaries(one, classes, ends, size=shape, store=opened, **same))
         if not as_json:
-            _print_measurements(str(one), mine)
+            _print_measurements(one, mine)
         if out is not None:  # after each network, so that a killed call leaves what it has
             write_rows(out, [{name: value for name, value in row.items() if name != "reasons"} for row in summaries])
     if as_json:
@@ -80,27 +83,26 @@ def measure(
 
 
 def network_summaries(
-    architecture: Architecture, classes: int, boundaries: tuple[str, ...], *, size: tuple[int, int], store: Store, **conditions: Any
+    name: str, classes: int, boundaries: tuple[str, ...], *, size: tuple[int, int], store: Store, **conditions: Any
 ) -> list[dict[str, Any]]:
-    """What was measured at each boundary, with the network's size.
+    """What was measured at each boundary, with the network's size, of the network of a name, as `lpsnet.zoo.canonical` gives it.
 
     Raises:
         UserError: the network cannot be measured at that size.
     """
     from latency.measure import measure as measure_latency
     from latency.protocols import MeasurementFailed
-    from lpsnet.complexity import complexity
-    from lpsnet.network import LPSNet
+    from lpsnet.zoo import build, complexity_of
 
     try:
-        cost = complexity(architecture, classes, size)
+        cost = complexity_of(name, classes, size)
     except ValueError as error:
         raise UserError(str(error)) from error
-    network, subject = LPSNet(architecture, classes, deployed=True), f"{architecture} classes={classes}"
+    network, subject = build(name, classes, deployed=True), f"{name} classes={classes}"
     try:
         found = [measure_latency(network, size=size, boundary=ends, subject=subject, store=store, **conditions) for ends in boundaries]
     except MeasurementFailed as failure:
-        raise UserError(f"{architecture} cannot be measured: {failure}") from failure
+        raise UserError(f"{name} cannot be measured: {failure}") from failure
     return [{**one.summary(), "parameters": cost.parameters, "macs_giga": cost.macs / 1e9} for one in found]
 
 
@@ -126,22 +128,21 @@ def _print_measurements(name: str, summaries: list[dict[str, Any]]) -> None:
             print(f"{summary['boundary']}: {reason}")
 
 
-def compare_in_turns(architectures: list[Architecture], classes: int, turns: int, conditions: Conditions, as_json: bool) -> None:
+def compare_in_turns(names: list[str], classes: int, turns: int, conditions: Conditions, as_json: bool) -> None:
     """Measure two networks in turns, print both, and say whether one is faster."""
     from latency.compare import interleave
     from latency.protocols import MeasurementFailed
-    from lpsnet.network import LPSNet
+    from lpsnet.zoo import build
 
-    if len(architectures) != 2:
-        raise UserError(f"--interleave compares two networks, got {len(architectures)}")
-    first, second = (LPSNet(architecture, classes, deployed=True) for architecture in architectures)
+    if len(names) != 2:
+        raise UserError(f"--interleave compares two networks, got {len(names)}; lps-search compare takes more")
+    first, second = (build(name, classes, deployed=True) for name in names)
     with Live() as live:
         try:
             watch = lambda done, total: live.work("latencies", done, total, "turns")  # noqa: E731 - named for the line's length
             found = interleave(first, second, conditions, turns=turns, on_turn=watch).summary()
         except MeasurementFailed as failure:
             raise UserError(f"the networks cannot be measured: {failure}") from failure
-    names = [str(architecture) for architecture in architectures]
     if as_json:
         print(json.dumps({"first": names[0], "second": names[1], "boundary": conditions.boundary, **found}))
         return

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def noise_floor(
-    architecture: Annotated[str, typer.Argument(help="Name or text of a network.")] = "LPS-Net-S",
+    architecture: Annotated[str, typer.Argument(help="Name (lps-search networks) or text of a network.")] = "LPS-Net-S",
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "512x1024",
     classes: Classes = 19,
     boundary: Annotated[str, typer.Option(help="scores, logits or labels.")] = "scores",
@@ -34,22 +34,21 @@ def noise_floor(
     """Measure one network again and again, in one session and built anew: smaller gaps than this mean nothing here."""
     from latency.compare import noise_floor as find_noise_floor
     from latency.protocols import MeasurementFailed
-    from lpsnet.architecture import Architecture
-    from lpsnet.network import LPSNet
+    from lpsnet.zoo import build, canonical
 
-    parsed = Architecture.parse(architecture)
+    name = canonical(architecture)
     conditions = make_conditions(parse_size(size), boundary, backend, device, precision, threads, seconds)
     with Live() as live:
         try:
             found = find_noise_floor(
-                LPSNet(parsed, classes, deployed=True),
+                build(name, classes, deployed=True),
                 conditions,
                 repeats=repeats,
                 rebuilds=rebuilds,
-                on_repeat=lambda done, total: live.work("latencies", done, total, str(parsed)),
+                on_repeat=lambda done, total: live.work("latencies", done, total, name),
             )
         except MeasurementFailed as failure:
-            raise UserError(f"{parsed} cannot be measured: {failure}") from failure
+            raise UserError(f"{name} cannot be measured: {failure}") from failure
     spreads = {
         "coefficient_of_variation": found.coefficient_of_variation,
         "repeat_spread": found.repeat_spread,
@@ -57,9 +56,9 @@ def noise_floor(
         "floor": found.floor,
     }
     if as_json:
-        told = {"architecture": str(parsed), "size": parse_size(size), "boundary": boundary, "backend": backend, "device": device}
+        told = {"architecture": name, "size": parse_size(size), "boundary": boundary, "backend": backend, "device": device}
         print(json.dumps({**told, "medians_ms": found.medians_ms, **spreads}))
         return
-    rows = [[name.replace("_", " "), f"{value:.2%}"] for name, value in spreads.items()]
-    print_table(f"{parsed}: {rebuilds} builds, {repeats} measurements each", ["what", "found"], rows)
+    rows = [[what.replace("_", " "), f"{value:.2%}"] for what, value in spreads.items()]
+    print_table(f"{name}: {rebuilds} builds, {repeats} measurements each", ["what", "found"], rows)
     print(f"two single measurements that differ by less than {found.floor:.1%} do not differ; measure A B --interleave resolves finer gaps")

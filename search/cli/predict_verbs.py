@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from search.cli.console import Live, parse_size, print_table
-from search.cli.measure_verbs import AsJson
+from search.cli.measure_verbs import ArchitectureOption, AsJson
 from search.cli.train_verbs import TrainingDevice
 
 
@@ -25,7 +25,7 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders of images, videos.")],
     out: Annotated[Path, typer.Option(help="Folder of overlays, masks, legend and times.")] = Path("predictions"),
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the network's input. Default: the checkpoint's.")] = "",
-    architecture: Annotated[str, typer.Option(help="What a .pth file holds.")] = "",
+    architecture: ArchitectureOption = "",
     device: TrainingDevice = "auto",
     as_json: AsJson = False,
 ) -> None:

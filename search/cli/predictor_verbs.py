@@ -67,11 +67,11 @@ def predict_latency(
     """Predict the latency of a network, to its scores, from the layer table of a device; nothing is measured."""
     from dataclasses import asdict
 
-    from lpsnet.architecture import Architecture
+    from lpsnet.zoo import lps_net
     from search.forecast import input_size, layers_of_architecture, load_predictor
     from search.latency_space import CLASSES
 
-    parsed, predictor = Architecture.parse(architecture), load_predictor(table)
+    parsed, predictor = lps_net(architecture, "predict-latency"), load_predictor(table)
     parsed.require_plain("latencies are predicted")
     height, width = input_size(table)
     layers = layers_of_architecture(parsed, CLASSES, (height, width))

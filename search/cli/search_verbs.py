@@ -79,9 +79,11 @@ def expand(
     as_json: AsJson = False,
 ) -> None:
     """Run progressive scaling (Algorithm 1): expand a tiny network step by step into a family."""
+    from lpsnet.zoo import lps_net
     from search.config import RacePlan, SearchConfig
 
-    same: dict[str, Any] = {"start": start, "backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
+    begin = str(lps_net(start, "expand"))
+    same: dict[str, Any] = {"start": begin, "backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
     same |= {"steps": steps, "noise": noise, "validation_frames": validation_frames}
     config = SearchConfig(
         **data_fields(data, size),

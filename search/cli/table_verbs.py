@@ -90,7 +90,7 @@ def _measured(part: str, widths: tuple[int, ...], size: tuple[int, int], live: L
         return measure_layers(convs, on_row=count, **conditions)
     total, rows = len(TABLE_4), []
     for network in TABLE_4:
-        rows += network_summaries(network, latency_space.CLASSES, ("scores",), size=size, **conditions)
+        rows += network_summaries(str(network), latency_space.CLASSES, ("scores",), size=size, **conditions)
         count(network)
     return rows
 

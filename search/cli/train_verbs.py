@@ -11,7 +11,7 @@ import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, complain, parse_size, print_table
-from search.cli.measure_verbs import AsJson
+from search.cli.measure_verbs import ArchitectureOption, AsJson
 
 if TYPE_CHECKING:
     from lpsnet.evaluation import Evaluation
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    architecture: Annotated[str, typer.Argument(help="Name or text of a network.")],
+    architecture: Annotated[str, typer.Argument(help="Name (lps-search networks) or text of a network.")],
     out: Annotated[Path, typer.Option(help="Folder of the training; one that was stopped is continued.")],
     data: Data = "synthetic",
     recipe: Annotated[str, typer.Option(help="paper-cityscapes, strong-cityscapes, paper-bdd100k, paper-camvid or camvid.")] = "camvid",
@@ -97,7 +97,7 @@ def evaluate(
     data: Data = "synthetic",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the network's input. Default: the checkpoint's.")] = "",
-    architecture: Annotated[str, typer.Option(help="What a .pth file holds.")] = "",
+    architecture: ArchitectureOption = "",
     flip: Annotated[bool, typer.Option("--flip", help="Also the mirrored image.")] = False,
     scales: Annotated[str, typer.Option(help="Scales of the input whose predictions are averaged, such as 0.75,1,1.25.")] = "1",
     batch: Annotated[int, typer.Option(help="Images at a time; no score depends on it.", min=1)] = 1,
@@ -142,11 +142,11 @@ def pretrain(
     """Train one path as an image classifier, for a segmentation network to start from; the same command goes on after the last epoch."""
     import dataclasses
 
-    from lpsnet.architecture import Architecture
     from lpsnet.classifier import PretrainRecipe, save_path
     from lpsnet.classifier import pretrain as pretrain_path
     from lpsnet.errors import TrainingFailed
     from lpsnet.resume import Keeper
+    from lpsnet.zoo import lps_net
     from search.cli.search_verbs import resolve_device
     from search.run import make_folder, provenance
 
@@ -154,7 +154,7 @@ def pretrain(
         raise UserError(f"--out names the checkpoint's file, {out} is a folder")
     make_folder(out.parent)
     recipe = PretrainRecipe(epochs=epochs, batch_size=batch, size=size, learning_rate=learning_rate, warmup_epochs=min(5.0, epochs / 10))
-    parsed = Architecture.parse(architecture)
+    parsed = lps_net(architecture, "pretrain")
     identity = {"architecture": str(parsed), "data": str(data), "recipe": dataclasses.asdict(recipe), "seed": seed}
     keeper = Keeper(out.with_name(f"{out.name}.state"), identity)
     with Live() as live:
