@@ -7,10 +7,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
+from lpsnet.baselines.afformer import afformer
+from lpsnet.baselines.attention_unet import attention_unet, attention_unet_resnet34
+from lpsnet.baselines.bowlnet import bowlnet
 from lpsnet.baselines.deeplab import deeplab
+from lpsnet.baselines.light import light
 from lpsnet.baselines.liteseg import liteseg
 from lpsnet.baselines.rtseg import dilation, skipnet, unet
 from lpsnet.baselines.seam import Baseline
+from lpsnet.baselines.unet import study_unet
 from lpsnet.errors import UserError
 
 
@@ -71,6 +76,8 @@ LITESEG = Paper(
     "LiteSeg", "1912.06683", "2k^2 - 1 a product of channels and position of a k x k convolution; normalisations and activations"
 )
 DEEPLAB = Paper("ShuffleNetV2 with atrous separable convolutions", "1902.07476", "2 a multiply-add, and normalisations")
+STUDY = Paper("Segmentation can be light", "", "fvcore: multiply-adds, normalisations and resizes; each network at a size of its own")
+AFFORMER = Paper("AFFormer", "2301.04648", "fvcore: multiply-adds, normalisations and resizes")
 
 _ROWS = (
     Row("skipnet-vgg16", RTSEG, partial(skipnet, "vgg16"), 1, 134_457_042, 889.73),
@@ -92,6 +99,14 @@ _ROWS = (
     Row("shufflenetv2-dpc", DEEPLAB, partial(deeplab, "shufflenetv2", "dpc"), 16, 1_506_121, 13.523),
     Row("mobilenetv2-basic", DEEPLAB, partial(deeplab, "mobilenetv2", "basic"), 16, 2_113_043, 20.827),
     Row("mobilenetv2-dpc", DEEPLAB, partial(deeplab, "mobilenetv2", "dpc"), 16, 2_506_195, 24.684),
+    Row("unet", STUDY, study_unet, 1, 17_264_147, 1281.779),
+    Row("attention-unet", STUDY, attention_unet, 1, 34_866_043, 2128.014),
+    Row("attention-unet-resnet34", STUDY, attention_unet_resnet34, 2, 25_397_531, 307.316),
+    Row("light", STUDY, light, 2, 2_980_607, 19.822),
+    Row("bowlnet", STUDY, bowlnet, 1, 3_051_827, 136.231),
+    Row("afformer-tiny", AFFORMER, partial(afformer, "tiny"), 8, 2_093_639, 23.537),
+    Row("afformer-small", AFFORMER, partial(afformer, "small"), 8, 2_289_439, 25.571),
+    Row("afformer-base", AFFORMER, partial(afformer, "base"), 8, 2_904_239, 33.656),
 )
 
 BASELINES: MappingProxyType[str, Row] = MappingProxyType({row.name: row for row in _ROWS})
