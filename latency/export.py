@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from latency.graph import GraphFile
 from latency.measurement import Conditions
 from latency.protocols import MeasurementFailed
 
@@ -69,7 +70,12 @@ def to_onnx(
 
 
 def graph_for(module: nn.Module, conditions: Conditions) -> bytes:
-    """The ONNX model that is timed under these conditions; the module is turned to half precision where they say so."""
+    """The ONNX model that is timed under these conditions; the module is turned to half precision where they say so.
+
+    A `GraphFile` is its own, whatever precision it has.
+    """
+    if isinstance(module, GraphFile):
+        return module.path.read_bytes()
     half = conditions.precision == "fp16"
     return to_onnx(module.half() if half else module, conditions.shape, dtype=torch.float16 if half else torch.float32)
 

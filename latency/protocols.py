@@ -59,7 +59,10 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """A runtime."""
+    """A runtime.
+
+    One that loads ONNX graphs may say so by an attribute `takes_graphs`, which is then true: it takes a `GraphFile` for a module.
+    """
 
     name: str
 

@@ -19,9 +19,6 @@ from lpsnet.baselines.layers import fold
 from lpsnet.complexity import Complexity, complexity, count_macs, count_parameters
 from lpsnet.network import STRIDES, LPSNet
 
-NAMES = (*NAMED, *BASELINES)
-"""Every network that has a name."""
-
 Network = LPSNet | Baseline
 """What is trained, saved and exported."""
 
@@ -71,6 +68,11 @@ def canonical(text: Architecture | str) -> str:
         return str(Architecture.parse(text))
     except ArchitectureError as error:
         raise ArchitectureError(f"{error}; the comparison networks are {', '.join(BASELINES)}") from None
+
+
+def names() -> tuple[str, ...]:
+    """Every network that has a name."""
+    return (*NAMED, *BASELINES)
 
 
 def lps_net(text: str, what: str) -> Architecture:

@@ -44,6 +44,7 @@ def main() -> None:
     import optuna.storages.journal._file as journal
 
     import lpsnet.checkpoint
+    import search.compare_record
     import search.report
     import search.run
     import search.runner
@@ -58,6 +59,8 @@ def main() -> None:
         around(Observer, "work", "before")
     elif what == "json":
         around(search.run, "write_json", when)
+    elif what == "record":
+        around(search.compare_record.Record, "add", when)
     elif what == "store":
         around(Store, "_insert", when)
     elif what == "journal" and when == "middle":

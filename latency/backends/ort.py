@@ -17,6 +17,7 @@ from torch import nn
 
 from latency.environment import package_version
 from latency.export import OPSET, full_precision, graph_for, seeded_input
+from latency.graph import GraphFile, fitted_image
 from latency.measurement import Conditions
 from latency.protocols import MeasurementFailed
 
@@ -33,14 +34,15 @@ class OrtSession:
         self._session = session
         self._device = conditions.device
         self._binding = session.io_binding()
-        self._dtype = np.float16 if conditions.precision == "fp16" else np.float32
         self._bind(seeded_input(conditions.shape))
         self.found: dict[str, Any] = {"providers": session.get_providers(), "opset": OPSET}
 
     def _bind(self, image: np.ndarray) -> None:
-        value = onnxruntime.OrtValue.ortvalue_from_numpy(image.astype(self._dtype), self._device, 0)
-        self._binding.bind_ortvalue_input(self._session.get_inputs()[0].name, value)
-        self._binding.bind_output(self._session.get_outputs()[0].name, self._device)
+        taken = self._session.get_inputs()[0]
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(fitted_image(image, taken.shape, taken.type), self._device, 0)
+        self._binding.bind_ortvalue_input(taken.name, value)
+        for output in self._session.get_outputs():
+            self._binding.bind_output(output.name, self._device)
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """See `Session.infer`."""
@@ -57,12 +59,14 @@ class OrtSession:
 
 
 class OrtBackend:
-    """See `Backend`.
+    """See `Backend`. Takes graphs.
 
     Args:
         name: in the table of backends.
         providers: of ONNX Runtime, by device.
     """
+
+    takes_graphs = True
 
     def __init__(self, name: str = "ort", providers: Mapping[str, str] = _PROVIDERS) -> None:
         self.name = name
@@ -90,7 +94,8 @@ class OrtBackend:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        graph = graph_for(module, conditions)
+        # By its path, so that weights in files beside it are found.
+        graph = str(module.path) if isinstance(module, GraphFile) else graph_for(module, conditions)
         provider = self._providers[conditions.device]
         settings = {"use_tf32": int(conditions.precision == "tf32")} if provider == _PROVIDERS["cuda"] else {}
         try:

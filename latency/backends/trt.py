@@ -151,7 +151,9 @@ def keep_runtime_cache(path: Path, data: bytes) -> None:
 
 
 class TrtBackend:
-    """See `Backend`; `name` is the flavour, "tensorrt" or "tensorrt-rtx"."""
+    """See `Backend`; `name` is the flavour, "tensorrt" or "tensorrt-rtx". Takes graphs."""
+
+    takes_graphs = True
 
     def __init__(self, name: str) -> None:
         self.name = name

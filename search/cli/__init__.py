@@ -12,6 +12,7 @@ import typer
 from typer.main import get_command
 
 from search.cli import (
+    compare_verbs,
     data_verbs,
     export_verbs,
     measure_verbs,
@@ -35,6 +36,7 @@ app = typer.Typer(
 search_verbs.register(app)
 measure_verbs.register(app)
 network_verbs.register(app)
+compare_verbs.register(app)
 table_verbs.register(app)
 predictor_verbs.register(app)
 noise_verbs.register(app)

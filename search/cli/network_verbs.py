@@ -23,10 +23,10 @@ def networks(
 ) -> None:
     """List the networks that have a name: paper, parameters and multiply-adds in deployed form, scale of the score maps."""
     from lpsnet.errors import UserError
-    from lpsnet.zoo import NAMES, canonical, complexity_of, paper_of, score_scale
+    from lpsnet.zoo import canonical, complexity_of, names, paper_of, score_scale
 
     shape, rows = parse_size(size), []
-    for name in NAMES:
+    for name in names():
         try:
             cost = complexity_of(name, classes, shape)
         except ValueError as error:

@@ -1,0 +1,146 @@
+"""Many networks in turns: a turn loads one network, warms it up and samples it shortly, and every round gives each a turn.
+
+So clocks that drift and neighbours that come and go meet all networks alike, one network is in memory at a time, and a
+turn that is done need not be done again. Two networks that are loaded side by side are compared in `compare.py`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from latency.backends import usable_backend
+from latency.measure import failures_of
+from latency.measurement import Conditions
+from latency.memory import Growth
+from latency.protocols import MeasurementFailed
+from latency.state import machine_state
+from latency.timing import timed_run, warm_up
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from latency.protocols import Session
+
+RUNS_TO_WARM = 10
+"""A network is warmed up where so many runs fit the time of its turn; of a slower one the run before the samples will do."""
+
+MAX_SPREAD = 0.10
+"""Range of the medians of a network's turns over their median above which its latency is called unstable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What a turn gave.
+
+    Args:
+        samples_ms: milliseconds a run, at least one.
+        clock: "perf_counter" or "cuda-events".
+        load_s: seconds to load the network.
+        memory_bytes: taken by loading and running it, None where that was not asked for or is not known.
+        found: what the runtime reported of itself, the output's shape, and the state of the machine.
+    """
+
+    samples_ms: tuple[float, ...]
+    clock: str
+    load_s: float
+    memory_bytes: int | None = None
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+def take_turn(
+    make: Callable[[], nn.Module], conditions: Conditions, *, expected: np.ndarray | None = None, with_memory: bool = False
+) -> Turn:
+    """Load a network, check its output, and sample it for the plan's time; at least once.
+
+    Args:
+        make: gives a module that ends at the boundary, in the form that is timed, or a `GraphFile`.
+        conditions: of the turn.
+        expected: its output for the seeded input; without one the output must only be finite.
+        with_memory: also measure the memory it takes; this process should have loaded no other network then.
+
+    Raises:
+        BackendError: an unknown or unusable backend.
+        MeasurementFailed: it cannot be built or run, or gives something else.
+    """
+    from latency.export import seeded_input
+
+    backend = usable_backend(conditions.backend, conditions.device)
+    growth = Growth(conditions.device) if with_memory else None
+    with failures_of(backend):
+        start = time.perf_counter()
+        with backend.load(make(), conditions) as session:
+            load_s = time.perf_counter() - start
+            output = session.infer(seeded_input(conditions.shape))  # the first run takes the memory and is no sample
+            run_s = time.perf_counter() - start - load_s
+            _check(output, expected, conditions.precision)
+            if RUNS_TO_WARM * run_s <= conditions.plan.min_s:
+                warm_up(session, conditions.plan)
+            samples = _samples(session, conditions.plan.min_s)
+            found = {**session.found, "output_shape": list(output.shape), "output_type": str(output.dtype)}
+            return Turn(
+                samples_ms=samples,
+                clock=session.clock,
+                load_s=load_s,
+                memory_bytes=growth.bytes() if growth else None,
+                found={**found, "state": machine_state(conditions.device)},
+            )
+
+
+def _samples(session: Session, seconds: float) -> tuple[float, ...]:
+    samples, start = [timed_run(session)], time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        samples.append(timed_run(session))
+    return tuple(samples)
+
+
+def _check(output: np.ndarray, expected: np.ndarray | None, precision: str) -> None:
+    import numpy as np
+
+    from latency.export import check_agreement
+
+    if expected is not None:
+        check_agreement(output, expected, precision)
+    elif not np.isfinite(output).all():
+        raise MeasurementFailed("the output holds NaN or infinity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds:
+    """The turns of one network under the same conditions, one a round."""
+
+    turns: tuple[Sequence[float], ...]
+    """Samples of each turn, milliseconds."""
+
+    @property
+    def latency_ms(self) -> float:
+        """Median over the turns of their medians."""
+        return statistics.median(self._medians)
+
+    @property
+    def low_ms(self) -> float:
+        """Smallest median of a turn."""
+        return min(self._medians)
+
+    @property
+    def high_ms(self) -> float:
+        """Largest."""
+        return max(self._medians)
+
+    @property
+    def stable(self) -> bool:
+        """Whether the turns agree."""
+        return self.high_ms - self.low_ms <= MAX_SPREAD * self.latency_ms
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.turns))
+
+    @property
+    def _medians(self) -> list[float]:
+        return [statistics.median(samples) for samples in self.turns]

@@ -1,0 +1,114 @@
+"""`lps-search compare`: any networks side by side, under the same conditions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lpsnet.errors import UserError
+from search.cli.console import Live, complain, parse_size, print_table
+from search.cli.measure_verbs import AsJson, Backend, Classes, Device, Precision, Threads, make_conditions
+from search.cli.train_verbs import TrainingDevice
+
+if TYPE_CHECKING:
+    from lpsnet.recipe import TrainRecipe
+    from search.compare_run import ComparePlan
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command("compare")(compare)
+
+
+def compare(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="Names and texts of networks, checkpoints (.safetensors), ONNX files (.onnx) of any tool.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every network that has a name, too (lps-search networks).")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results; a comparison that was stopped is continued.")] = Path("comparison"),
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "512x1024",
+    classes: Classes = 19,
+    boundary: Annotated[str, typer.Option(help="Where they are ranked: labels, scores or logits; labels and scores are shown.")] = "labels",
+    backend: Backend = "ort",
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    threads: Threads = 0,
+    rounds: Annotated[int, typer.Option(help="Turns of each network.", min=1)] = 3,
+    seconds: Annotated[float, typer.Option(help="Sample a network for this long in a turn, at least once.", min=0.0)] = 0.4,
+    limit: Annotated[
+        float, typer.Option(help="End building, or a turn, of a network after so many seconds; 0: no limit, no memory.", min=0.0)
+    ] = 300.0,
+    data: Annotated[str, typer.Option(help="Data set, NAME or NAME:PATH, to score checkpoints on and to train with.")] = "",
+    iterations: Annotated[int, typer.Option("--train", help="Train the networks without weights for so many iterations.", min=0)] = 0,
+    recipe: Annotated[str, typer.Option(help="Of these trainings, see lps-search train.")] = "camvid",
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the recipe, NAME=VALUE; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Of these trainings.")] = 0,
+    training_device: TrainingDevice = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and memory of networks in turns, count what they cost, and score or train them; killed, it goes on."""
+    from search.cli.search_verbs import resolve_device
+    from search.compare_entries import parse_entries
+    from search.compare_run import ComparePlan
+
+    shape = parse_size(size)
+    plan = ComparePlan(
+        conditions=make_conditions(shape, boundary, backend, device, precision, threads, seconds),
+        entries=parse_entries(networks or [], shape, _classes(data) or classes, every=every),
+        boundary=boundary,
+        rounds=rounds,
+        limit_s=limit,
+        data=data,
+        recipe=_recipe(recipe, iterations, changes or []) if iterations else None,
+        seed=seed,
+        training_device=resolve_device(training_device),
+    )
+    _compare(plan, out, as_json)
+
+
+def _compare(plan: ComparePlan, out: Path, as_json: bool) -> None:
+    """Compare, write the files, and print the table; exit code 1 where no network could be measured."""
+    from latency.backends import usable_backend
+    from latency.environment import environment
+    from search.compare_report import rows_of, table, write_files
+    from search.compare_run import run_comparison
+
+    at = plan.conditions
+    here = dataclasses.asdict(environment(usable_backend(at.backend, at.device), at.device))
+    with Live() as live:
+        found = run_comparison(plan, out, live, lambda part: write_files(out, rows_of(part, plan), plan, here, picture=False))
+        rows = rows_of(found, plan)
+        write_files(out, rows, plan, here)
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        columns, cells = table(rows, plan)
+        print_table(f"{len(rows)} networks at {at.shape[2]}x{at.shape[3]}, {at.backend} on {here['device']}", columns, cells)
+        print(f"table, figure and provenance are in {out}")
+    if not any(row["rounds"] for row in rows):
+        raise typer.Exit(complain("none of the networks could be measured", 1))
+
+
+def _classes(data: str) -> int:
+    """Number of classes of a data set, 0 without one. Raises `UserError`."""
+    from lpsnet.data import DataSpec, native_size, open_split
+
+    if not data:
+        return 0
+    spec = DataSpec.parse(data)
+    return open_split(spec, "val", native_size(spec)).num_classes
+
+
+def _recipe(name: str, iterations: int, changes: list[str]) -> TrainRecipe:
+    """A named recipe at another length, its warm-up at most a tenth of that. Raises `UserError`."""
+    from lpsnet.recipe import changed, named_recipe
+
+    told: Any = named_recipe(name)
+    if any(change.partition("=")[0] == "iterations" for change in changes):
+        raise UserError("--train says the iterations; leave out --set iterations")
+    warmup = min(told.warmup_iterations, max(1, iterations // 10))
+    return changed(dataclasses.replace(told, iterations=iterations, warmup_iterations=warmup), changes)

@@ -1,0 +1,76 @@
+"""What a comparison has found so far, as lines that accrue: killed and started again it repeats nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lpsnet.errors import UserError
+from search.run import make_folder
+
+FILE = "record.jsonl"
+
+
+class Record:
+    """The lines of a comparison's folder, each a fact under a key. A last line that a kill has torn is no fact.
+
+    Args:
+        folder: of the comparison; it is made when absent. One process at a time writes to it.
+
+    Raises:
+        UserError: the folder cannot be written or is in use, or the file is something else.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        make_folder(folder)
+        self.path = folder / FILE
+        self._facts: dict[str, dict[str, Any]] = {}
+        try:
+            self._file = self.path.open("a+")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error}; name another folder with --out") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise UserError(f"{folder} is in use by another comparison; name another folder with --out") from None
+        self._read()
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        text = self._file.read()
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            self._file.truncate(len(whole.encode()))
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                values = json.loads(line)
+                self._facts[_key(values["key"])] = dict(values["fact"])
+            except (ValueError, KeyError, TypeError) as error:
+                self._file.close()
+                raise UserError(f"{self.path} is damaged in line {number}: {error!r}; name another folder with --out") from error
+
+    def find(self, key: dict[str, Any]) -> dict[str, Any] | None:
+        """The fact of a key, None where there is none."""
+        return self._facts.get(_key(key))
+
+    def add(self, key: dict[str, Any], fact: dict[str, Any]) -> None:
+        """Append a fact. Raises `UserError` where the file cannot be written."""
+        try:
+            self._file.write(json.dumps({"key": key, "fact": fact}) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error}") from error
+        self._facts[_key(key)] = fact
+
+    def close(self) -> None:
+        """Let another process write."""
+        self._file.close()
+
+
+def _key(values: dict[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)

@@ -1,0 +1,216 @@
+"""The files of a comparison: `compare.csv`, `compare.md`, `compare.json` and `compare.png`. They are derived from its record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from latency.files import replace_file
+from latency.rounds import Rounds
+from lpsnet.baselines import BASELINES
+from lpsnet.errors import UserError
+from lpsnet.zoo import complexity_of, paper_of
+from search.compare_entries import AS_GIVEN, GRAPH, Entry
+from search.compare_run import ComparePlan, Found, extent
+from search.pareto import front
+from search.published import PUBLISHED
+from search.run import provenance
+
+MIB = 2**20
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
+"""One a paper, told apart by the colour-blind, too."""
+
+
+def rows_of(found: list[Found], plan: ComparePlan) -> list[dict[str, Any]]:
+    """A row an entry, as the columns of the CSV file."""
+    rows = [_row(one, plan) for one in found]
+    scored = [row for row in rows if _comparable(row, plan) and row["miou_percent"] is not None]
+    if len({row["data"] for row in scored}) == 1:  # mIoU on different data sets do not compare
+        for index in front([(row[_column(plan.boundary)], row["miou_percent"]) for row in scored]):
+            scored[index]["front"] = True
+    return rows
+
+
+def _column(boundary: str) -> str:
+    return f"latency_{boundary.replace(' ', '_')}_ms"
+
+
+def _comparable(row: dict[str, Any], plan: ComparePlan) -> bool:
+    """Whether a row was measured under the conditions of most: to the same boundary, at the same size."""
+    return row[_column(plan.boundary)] is not None and row["input"] == extent(plan.conditions.shape[2:])
+
+
+def _row(found: Found, plan: ComparePlan) -> dict[str, Any]:
+    entry = found.entry
+    parameters, macs = _cost(entry)
+    turns = {boundary: Rounds(turns=tuple(turns)) for boundary, turns in found.turns.items()}
+    ranked = turns.get(plan.boundary)
+    columns = dict.fromkeys((plan.boundary, "scores", "labels"))
+    if entry.kind == GRAPH:
+        turns = {AS_GIVEN: ranked} if ranked else {}
+    return {
+        "network": entry.label,
+        "kind": entry.kind,
+        "paper": "{} ({})".format(*paper_of(entry.network)) if entry.network else "",
+        "architecture": entry.network,
+        "classes": entry.classes or None,
+        "input": extent(entry.size),
+        "parameters": parameters,
+        "macs_giga": None if macs is None else macs / 1e9,
+        **_published(entry),
+        "boundary": AS_GIVEN if entry.kind == GRAPH else plan.boundary,
+        **{_column(name): turns[name].latency_ms if name in turns else None for name in (*columns, AS_GIVEN)},
+        "low_ms": ranked.low_ms if ranked else None,
+        "high_ms": ranked.high_ms if ranked else None,
+        "stable": ranked.stable if ranked else None,
+        "rounds": len(ranked.turns) if ranked else 0,
+        "samples": ranked.samples if ranked else 0,
+        "output": found.output.get(plan.boundary, ""),
+        "memory_mib": None if found.memory_bytes is None else found.memory_bytes / MIB,
+        "miou_percent": found.miou_percent,
+        "miou_from": found.miou_from,
+        "data": found.miou_data,
+        "front": False,
+        "failure": "; ".join(f"{what}: {reason}" for what, reason in found.failures.items()),
+    }
+
+
+def _cost(entry: Entry) -> tuple[int | None, int | None]:
+    if entry.kind == GRAPH:
+        return entry.parameters, entry.macs
+    try:
+        cost = complexity_of(entry.network, entry.classes, entry.size)
+    except ValueError:  # an image too small for the network, which its failure says
+        return None, None
+    return cost.parameters, cost.macs
+
+
+def _published(entry: Entry) -> dict[str, Any]:
+    """What the network's paper says it costs, by its own count."""
+    told = PUBLISHED.get(entry.network)
+    return {
+        "paper_parameters_millions": told.parameters_millions if told else None,
+        "paper_gflops": told.gflops if told else None,
+        "paper_gflops_input": extent(told.size) if told and told.size else "",
+        "paper_gflops_counts": BASELINES[entry.network].paper.flops if told and told.gflops else "",
+    }
+
+
+def write_files(out: Path, rows: list[dict[str, Any]], plan: ComparePlan, environment: dict[str, Any], *, picture: bool = True) -> None:
+    """Write the files of a comparison, each whole or not at all. Raises `UserError` where they cannot be written."""
+    conditions = {**json.loads(plan.conditions.key()), "ranked_at": plan.boundary, "rounds": plan.rounds}
+    training = {"data": plan.data.partition(":")[0], "recipe": plan.recipe.to_dict() if plan.recipe else None, "seed": plan.seed}
+    told = {"conditions": conditions, "environment": environment, "scores": training, **provenance(), "rows": rows}
+    try:
+        replace_file(out / "compare.csv", _csv(rows).encode())
+        replace_file(out / "compare.md", _markdown(rows, plan, told).encode())
+        replace_file(out / "compare.json", (json.dumps(told, indent=2) + "\n").encode())
+        if picture:
+            replace_file(out / "compare.png", _picture(rows, plan, environment["device"]))
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error}") from error
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+    return text.getvalue()
+
+
+def table(rows: list[dict[str, Any]], plan: ComparePlan) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells of the table a reader sees; networks that could be ranked come first, from fast to slow."""
+    ends = list(dict.fromkeys(("scores", "labels", plan.boundary)))
+    graphs = any(row["kind"] == GRAPH for row in rows)
+    columns = ["network", "parameters", "G MACs", "paper's own count", *(f"ms to {end}" for end in ends)]
+    columns += ["ms as given"] * graphs + ["range over turns", "MiB", "mIoU %", ""]
+    ranked = _column(plan.boundary)
+    ordered = sorted(rows, key=lambda row: (row[ranked] is None, row[ranked] or 0.0))
+    return columns, [_cells(row, [*ends, *([AS_GIVEN] if graphs else [])], plan) for row in ordered]
+
+
+def _cells(row: dict[str, Any], ends: list[str], plan: ComparePlan) -> list[str]:
+    def shown(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    own = "-" if row["paper_gflops"] is None else f"{row['paper_gflops']:g} G at {row['paper_gflops_input']}"
+    notes = ["front"] * row["front"] + ["unstable"] * (row["stable"] is False)
+    notes += [f"at {row['input']}"] * (row["input"] != extent(plan.conditions.shape[2:]))
+    return [
+        row["network"],
+        shown(row["parameters"], ","),
+        shown(row["macs_giga"], ".3f"),
+        own,
+        *(shown(row[_column(end)], ".2f") for end in ends),
+        "-" if row["low_ms"] is None else f"{row['low_ms']:.2f} to {row['high_ms']:.2f}",
+        shown(row["memory_mib"], ".0f"),
+        shown(row["miou_percent"], ".2f"),
+        "; ".join([*notes, *([row["failure"]] if row["failure"] else [])]),
+    ]
+
+
+def _markdown(rows: list[dict[str, Any]], plan: ComparePlan, told: dict[str, Any]) -> str:
+    columns, cells = table(rows, plan)
+    at, device = plan.conditions, told["environment"]["device"]
+    counts = sorted({f"{row['paper']}: {row['paper_gflops_counts']}" for row in rows if row["paper_gflops_counts"]})
+    scores = sorted({f"{row['miou_from']}, {row['data']}" for row in rows if row["miou_percent"] is not None})
+    taken = "took on the device" if at.device == "cuda" else "took at its peak, in a process of its own"
+    lines = [
+        f"# {len(rows)} networks at {extent(at.shape[2:])}, {at.backend} on {device}",
+        "",
+        f"Batch 1, {at.precision}, {at.threads} threads, batch normalisation folded, input in the device's memory. Every network had a "
+        f"turn in each of {plan.rounds} rounds; a latency is the median over its turns. `scores` are at each network's own scale, "
+        f"`labels` are classes at the size of the image; rows are sorted by {plan.boundary}, whose range over the turns is shown.",
+        "",
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
+        *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells),
+        "",
+        "G MACs: multiply-adds of convolutions and matrix products to the scores, one a multiply-add, counted here. "
+        f"MiB: memory that loading and running {taken}.",
+        *(["", "The papers' own counts: " + "; ".join(counts) + "."] if counts else []),
+        *(["", "mIoU: " + "; ".join(scores) + "."] if scores else []),
+        "",
+        f"Made by `{told['command']}` at commit {told['commit'] or 'unknown'} on {told['created']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _picture(rows: list[dict[str, Any]], plan: ComparePlan, device: str) -> bytes:
+    """mIoU over latency with its front (the paper's Fig. 2), or without any mIoU latency over multiply-adds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ranked = _column(plan.boundary)
+    usable = [row for row in rows if _comparable(row, plan)]
+    scored = [row for row in usable if row["miou_percent"] is not None]
+    across, up, drawn = (ranked, "miou_percent", scored) if scored else ("macs_giga", ranked, usable)
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    papers = list(dict.fromkeys(row["paper"] for row in drawn))
+    for number, paper in enumerate(papers):
+        mine = [row for row in drawn if row["paper"] == paper]
+        axes.scatter([row[across] for row in mine], [row[up] for row in mine], s=26, color=COLOURS[number % len(COLOURS)], label=paper)
+    for row in drawn:
+        axes.annotate(Path(row["network"]).stem, (row[across], row[up]), textcoords="offset points", xytext=(4, 4), fontsize=6)
+    best = sorted((row for row in drawn if row["front"]), key=lambda row: row[ranked])
+    axes.plot([row[across] for row in best], [row[up] for row in best], color="#222222", linewidth=1, zorder=0)
+    if drawn:
+        axes.set_xscale("log")
+        axes.legend(fontsize=7)
+    if drawn and not scored:
+        axes.set_yscale("log")
+    latency = f"latency to the {plan.boundary} (ms, {plan.conditions.backend} on {device})"
+    axes.set_xlabel(latency if scored else "G MACs to the scores")
+    axes.set_ylabel(f"validation mIoU (%), {', '.join(sorted({row['data'] for row in scored}))}" if scored else latency, fontsize=8)
+    axes.set_title(f"{len(drawn)} networks at {extent(plan.conditions.shape[2:])}", fontsize=10)
+    axes.grid(alpha=0.3, which="both")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

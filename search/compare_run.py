@@ -1,0 +1,344 @@
+"""Networks side by side under the same conditions: latency in turns, memory, cost on paper, mIoU where it is known.
+
+Every fact is kept as soon as it is found (`compare_record.py`), so that a killed comparison goes on where it stopped. A
+network that fails anywhere is a row with the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latency.backends import usable_backend
+from latency.environment import environment
+from latency.lock import device_lock
+from latency.measurement import Conditions, Environment
+from latency.protocols import MeasurementFailed, is_out_of_memory
+from latency.worker import Worker, WorkerLost
+from lpsnet.checkpoint import read_metadata
+from lpsnet.data import DataSpec, native_size
+from lpsnet.errors import UserError
+from lpsnet.recipe import TrainRecipe
+from search import compare_worker
+from search.compare_entries import CHECKPOINT, GRAPH, NETWORK, Entry
+from search.compare_record import Record
+from search.observer import Observer
+from search.scoring import ScorePlan
+from search.training_run import Means, TrainPlan, read_curve
+
+GRAPHS, TRAININGS = "graphs", "trainings"
+HEARTBEAT_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparePlan:
+    """What is compared, and how.
+
+    Args:
+        entries: what is compared.
+        conditions: of every network but for shape and boundary.
+        boundary: where they are ranked; latencies to the scores and to the labels are measured in any case.
+        rounds: turns of each network at each boundary.
+        limit_s: seconds that preparing, or a turn, may take in a process of its own; 0 for this process and no limit.
+        data: data set the networks are scored on; empty for the scores that checkpoints hold.
+        recipe: how networks without weights are trained on the data; None for not at all.
+        seed: of the trainings.
+        training_device: "cpu" or "cuda".
+
+    Raises:
+        UserError: a recipe without data.
+    """
+
+    entries: tuple[Entry, ...]
+    conditions: Conditions
+    boundary: str = "labels"
+    rounds: int = 3
+    limit_s: float = 300.0
+    data: str = ""
+    recipe: TrainRecipe | None = None
+    seed: int = 0
+    training_device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.recipe is not None and not self.data:
+            raise UserError("a training needs data: add --data NAME or NAME:PATH")
+
+    def ends(self, entry: Entry) -> tuple[Conditions, ...]:
+        """The conditions an entry is measured under: where networks are ranked first; a graph where it ends."""
+        boundaries = (self.boundary,) if entry.kind == GRAPH else tuple(dict.fromkeys((self.boundary, "scores", "labels")))
+        shape = (1, 3, *entry.size)
+        return tuple(dataclasses.replace(self.conditions, boundary=boundary, shape=shape) for boundary in boundaries)
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What is known of an entry.
+
+    Args:
+        entry: which.
+        turns: samples by boundary, a list a turn.
+        memory_bytes: taken by loading and running it, None where it is unknown.
+        output: shape and type of its output by boundary.
+        miou_percent: None where it is unknown.
+        miou_from: where that comes from.
+        miou_data: data set it is of.
+        failures: what went wrong, by what was tried.
+    """
+
+    entry: Entry
+    turns: dict[str, list[list[float]]] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    output: dict[str, str] = field(default_factory=dict)
+    miou_percent: float | None = None
+    miou_from: str = ""
+    miou_data: str = ""
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def run_comparison(plan: ComparePlan, out: Path, observer: Observer, on_part: Callable[[list[Found]], None]) -> list[Found]:
+    """Compare, or go on with the comparison that lies in `out`.
+
+    Args:
+        plan: what and how.
+        out: the folder.
+        observer: told of progress.
+        on_part: given what is known after each round and each score.
+
+    Raises:
+        BackendError: an unknown or unusable backend.
+        UserError: a folder, data set or checkpoint that cannot be used.
+    """
+    if plan.data:
+        DataSpec.parse(plan.data)
+    record = Record(out)
+    try:
+        comparison = _Comparison(plan, out, record, observer)
+        comparison.measure(on_part)
+        comparison.score(on_part)
+        return list(comparison.found.values())
+    finally:
+        record.close()
+
+
+class _Here:
+    """Calls in this process, in the place of a `Worker`."""
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    def close(self) -> None:
+        return
+
+
+class _Comparison:
+    """A comparison while it runs."""
+
+    def __init__(self, plan: ComparePlan, out: Path, record: Record, observer: Observer) -> None:
+        self._plan, self._out, self._record, self._observer = plan, out, record, observer
+        at = plan.conditions
+        self._environment: Environment = environment(usable_backend(at.backend, at.device), at.device)
+        self.found = {entry.subject: Found(entry=entry) for entry in plan.entries}
+        self._workers: Worker | _Here | None = None
+
+    # Latency
+
+    def measure(self, on_part: Callable[[list[Found]], None]) -> None:
+        """Give every entry its turns."""
+        entries = self._plan.entries
+        total = len(entries) * (1 + self._plan.rounds)
+        try:
+            for number, entry in enumerate(entries):
+                self._observer.work("latencies", number, total, f"preparing {entry.label}")
+                self._prepare(entry)
+            for round_number in range(self._plan.rounds):
+                # Whoever comes after a large network might always lose; so the order is turned around.
+                order = entries if round_number % 2 == 0 else entries[::-1]
+                for number, entry in enumerate(order):
+                    done = len(entries) * (1 + round_number) + number
+                    self._observer.work("latencies", done, total, f"round {round_number + 1} of {self._plan.rounds}: {entry.label}")
+                    self._turns(entry, round_number)
+                on_part(list(self.found.values()))
+            self._observer.work("latencies", total, total)
+        finally:
+            self._close()
+        if not any(self._missing(entry, r) for entry in entries for r in range(self._plan.rounds)):
+            shutil.rmtree(self._out / GRAPHS, ignore_errors=True)
+
+    def _prepare(self, entry: Entry) -> None:
+        """Export what turns are still to come of."""
+        missing = dict.fromkeys(end for number in range(self._plan.rounds) for end in self._missing(entry, number))
+        wanted = {self._stem(entry, end): end for end in missing if not compare_worker.files_of(self._stem(entry, end)).expected.exists()}
+        if entry.kind == GRAPH or not wanted:
+            return
+        key = self._key("prepare", entry, self._plan.ends(entry)[0])
+        known = self._record.find(key)
+        failure = known["failure"] if known else self._attempt(key, compare_worker.prepare, entry, wanted)
+        if isinstance(failure, str):
+            self._fail(entry, "build", failure)
+
+    def _turns(self, entry: Entry, round_number: int) -> None:
+        """A turn at every boundary. In the first round a process of its own takes them, for the memory."""
+        found = self.found[entry.subject]
+        first = round_number == 0
+        if first and self._missing(entry, 0):
+            self._close()
+        for index, end in enumerate(self._plan.ends(entry)):
+            if "build" in found.failures or end.boundary in found.failures:
+                continue
+            key = self._key("turn", entry, end, round_number)
+            fact = self._record.find(key)
+            if fact is None:
+                with_memory = first and index == 0 and self._plan.limit_s > 0
+                fact = self._taken(key, entry, end, with_memory)
+            if "failure" in fact:
+                self._fail(entry, end.boundary, fact["failure"])
+                continue
+            found.turns.setdefault(end.boundary, []).append(fact["samples_ms"])
+            found.output[end.boundary] = fact["output"]
+            if fact["memory_bytes"] is not None:
+                found.memory_bytes = fact["memory_bytes"]
+
+    def _taken(self, key: dict[str, Any], entry: Entry, end: Conditions, with_memory: bool) -> dict[str, Any]:
+        """A turn, kept; or its failure, kept where it would fail again."""
+        turn = self._attempt(key, compare_worker.turn, entry, end, self._stem(entry, end), with_memory)
+        if isinstance(turn, str):
+            return {"failure": turn}
+        shape = "x".join(map(str, turn.found["output_shape"]))
+        fact = {**dataclasses.asdict(turn), "output": f"{shape} {turn.found['output_type']}"}
+        self._record.add(key, fact)
+        return fact
+
+    def _attempt(self, key: dict[str, Any], function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a call gives, or why it fails; a failure is kept unless it says as much of the moment as of the network."""
+        try:
+            with device_lock(self._plan.conditions.device, alone=True):
+                return self._worker().call(function, *arguments)
+        except OSError as error:
+            raise UserError(f"cannot write {self._out / GRAPHS}: {error}") from error
+        except MeasurementFailed as failure:
+            reason = " ".join(str(failure).split())
+            if not (isinstance(failure, WorkerLost) or is_out_of_memory(failure)):
+                self._record.add(key, {"failure": reason})
+            return reason
+
+    def _fail(self, entry: Entry, what: str, reason: str) -> None:
+        self.found[entry.subject].failures[what] = reason
+        self._observer.note(f"{entry.label}: {what}: {reason}")
+
+    def _missing(self, entry: Entry, round_number: int) -> list[Conditions]:
+        """The turns of a round that are still to be taken."""
+        return [end for end in self._plan.ends(entry) if self._record.find(self._key("turn", entry, end, round_number)) is None]
+
+    def _key(self, what: str, entry: Entry, end: Conditions, round_number: int = 0) -> dict[str, Any]:
+        where = {"conditions": end.key(), "environment": self._environment.key()}
+        return {"what": what, "subject": entry.subject, "round": round_number, **where}
+
+    def _stem(self, entry: Entry, end: Conditions) -> Path:
+        return self._out / GRAPHS / _digest(self._key("graph", entry, end))[:24]
+
+    def _worker(self) -> Worker | _Here:
+        if self._workers is None:
+            self._workers = Worker(self._plan.limit_s) if self._plan.limit_s else _Here()
+        return self._workers
+
+    def _close(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    # mIoU
+
+    def score(self, on_part: Callable[[list[Found]], None]) -> None:
+        """Find the mIoU of every entry that has weights or is to be trained."""
+        entries = [entry for entry in self._plan.entries if self._scores(entry)]
+        for number, entry in enumerate(entries):
+            self._observer.work("candidates", number, len(entries), entry.label)
+            found = self.found[entry.subject]
+            try:
+                if entry.kind == NETWORK:
+                    self._train(found)
+                else:
+                    self._evaluate(found)
+            except (RuntimeError, MemoryError, UserError) as failure:
+                self._fail(entry, "training" if entry.kind == NETWORK else "scoring", " ".join(str(failure).split()))
+            self._observer.work("candidates", number + 1, len(entries), entry.label)
+            on_part(list(self.found.values()))
+
+    def _scores(self, entry: Entry) -> bool:
+        return entry.kind == CHECKPOINT or (entry.kind == NETWORK and self._plan.recipe is not None)
+
+    def _train(self, found: Found) -> None:
+        assert self._plan.recipe is not None
+        entry, recipe = found.entry, self._plan.recipe
+        plan = TrainPlan(architecture=entry.network, data=self._plan.data, recipe=recipe, seed=self._plan.seed)
+        key = {"what": "training", **plan.to_dict()}
+        folder = self._out / TRAININGS / f"{entry.network}-{_digest(key)[:8]}"
+        means = Means(device=self._plan.training_device, threads=self._plan.conditions.threads, save_s=60.0, validations=0)
+        fact = self._record.find(key)
+        if fact is None:
+            miou = self._long(lambda: self._told(folder, recipe.iterations), compare_worker.train, plan, means, folder)
+            fact = {"miou_percent": miou}
+            self._record.add(key, fact)
+        found.miou_percent, found.miou_data = fact["miou_percent"], _name(self._plan.data)
+        size = recipe.input_size(native_size(DataSpec.parse(self._plan.data)))
+        found.miou_from = f"trained here for {recipe.iterations} iterations, at {extent(size)}"
+
+    def _told(self, folder: Path, total: int) -> None:
+        rows = read_curve(folder / "curve.csv")
+        self._observer.work("iterations", int(rows[-1]["iteration"]) if rows else 0, total)
+
+    def _evaluate(self, found: Found) -> None:
+        entry, told = found.entry, read_metadata(found.entry.file)
+        if not self._plan.data:
+            found.miou_percent = told.metrics.get("miou_percent")
+            found.miou_data = told.provenance.get("data", "unknown")
+            found.miou_from = f"told by the checkpoint, at {extent(told.input_size)}" if found.miou_percent is not None else ""
+            return
+        key = {"what": "score", "sha256": entry.digest, "data": self._plan.data, "split": "val"}
+        fact = self._record.find(key)
+        if fact is None:
+            plan = ScorePlan(checkpoint=entry.file, data=self._plan.data, split="val")
+            miou = self._long(lambda: None, compare_worker.evaluate, plan, self._plan.training_device)
+            fact = {"miou_percent": miou}
+            self._record.add(key, fact)
+        found.miou_percent, found.miou_data = fact["miou_percent"], _name(self._plan.data)
+        found.miou_from = f"scored here, at {extent(told.input_size)}"
+
+    def _long(self, tick: Callable[[], None], function: Callable[..., Any], *arguments: Any) -> Any:
+        """A call that may take long, in a process of its own unless this one is to do everything."""
+        return watched(tick, function, *arguments) if self._plan.limit_s else function(*arguments)
+
+
+def watched(tick: Callable[[], None], function: Callable[..., Any], *arguments: Any) -> Any:
+    """The value of a call in a process of its own, however long it takes; `tick` is called now and then. Raises as `Worker.call` does."""
+    worker = Worker(None)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(worker.call, function, *arguments)
+        try:
+            while True:
+                try:
+                    return call.result(timeout=HEARTBEAT_S)
+                except TimeoutError:
+                    tick()
+        finally:
+            worker.close()  # where this one was interrupted, the other ends with it
+
+
+def extent(size: tuple[int, ...]) -> str:
+    """A height and width as it is told, such as 512x1024."""
+    return "x".join(map(str, size))
+
+
+def _name(data: str) -> str:
+    return data.partition(":")[0]
+
+
+def _digest(key: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()

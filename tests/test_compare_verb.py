@@ -1,0 +1,283 @@
+"""`lps-search compare`: any networks in one table, every failure a row, and nothing done twice after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+
+from latency.worker import WorkerLost
+from lpsnet import save
+from lpsnet.architecture import NAMED
+from lpsnet.baselines import BASELINES
+from lpsnet.zoo import build, complexity_of
+from search import compare_run
+from search.cli import run
+from search.published import PUBLISHED
+from tests.graphs import FOREIGN_PARAMETERS, foreign_macs, write_foreign
+from tests.test_baselines import ADDED
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = "shufflenetv2-basic"
+WIDER = "B1-1-1-2-2_C4-8-16-32-32_R4"
+QUICK = ["--input", "64x96", "--seconds", "0", "--rounds", "2", "--limit", "0", "--threads", "1"]
+TORCH = ["--backend", "torch"]
+SIZE = ["--set=input_height=64", "--set=input_width=96", "--set=crop_height=64", "--set=crop_width=96", "--set=batch_size=2"]
+
+Compare = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Compare:
+    """Runs the verb into a folder and returns its rows."""
+
+    def compared(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
+        assert run(["compare", *arguments, "--out", str(tmp_path / "out"), "--json"]) == code
+        return list(json.loads(capsys.readouterr().out))
+
+    return compared
+
+
+def crash_late(seconds: float) -> None:
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def record(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "record.jsonl").read_text().splitlines()]
+
+
+def checkpoint(path: Path, name: str = "N0", classes: int = 11, miou: float | None = 31.25) -> Path:
+    torch.manual_seed(0)
+    metrics = {} if miou is None else {"miou_percent": miou, "class_iou_percent": [miou] * classes}
+    names = tuple(f"c{number}" for number in range(classes))
+    save(path, build(name, classes), class_names=names, input_size=(64, 96), metrics=metrics, provenance={"data": "made"})
+    return path
+
+
+def test_networks_of_every_kind_stand_in_one_table(compare: Compare, tmp_path: Path) -> None:
+    weights, graph = checkpoint(tmp_path / "w.safetensors", WIDER), write_foreign(tmp_path / "other.onnx")
+    rows = compare("lps-net-s", SMALL.upper(), WIDER, str(weights), str(graph), SMALL, *QUICK)
+    by = {row["network"]: row for row in rows}
+    assert list(by) == ["LPS-Net-S", SMALL, WIDER, str(weights), str(graph)]
+    assert [row["kind"] for row in rows] == ["network", "network", "network", "checkpoint", "graph"]
+    for row in rows:
+        assert row["failure"] == "" and row["rounds"] == 2 and row["samples"] == 2 and row["input"] == "64x96", row
+    for row in rows[:4]:
+        assert row["latency_scores_ms"] > 0 and row["low_ms"] <= row["latency_labels_ms"] <= row["high_ms"] and row["boundary"] == "labels"
+        assert row["output"] == "1x64x96 int64"
+    assert by["LPS-Net-S"]["architecture"] == str(NAMED["LPS-Net-S"]) and by[SMALL]["paper"].endswith("(1902.07476)")
+    counted = complexity_of(SMALL, 19, (64, 96))
+    assert by[SMALL]["parameters"] == counted.parameters and by[SMALL]["macs_giga"] == counted.macs / 1e9
+    assert by[SMALL]["paper_gflops"] == 2.18 and by[SMALL]["paper_gflops_input"] == "360x640"
+    assert "2 a multiply-add" in by[SMALL]["paper_gflops_counts"] and by["LPS-Net-S"]["paper_gflops"] is None
+    foreign = by[str(graph)]
+    assert foreign["latency_as_given_ms"] > 0 and foreign["latency_labels_ms"] is None and foreign["boundary"] == "as given"
+    assert foreign["parameters"] == FOREIGN_PARAMETERS and foreign["macs_giga"] == foreign_macs(64, 96) / 1e9
+    assert foreign["output"] == "1x5x32x48 float32" and foreign["architecture"] == ""
+    scored = by[str(weights)]
+    assert (scored["miou_percent"], scored["data"], scored["classes"]) == (31.25, "made", 11)
+    assert scored["miou_from"] == "told by the checkpoint, at 64x96"
+    assert scored["front"] and sum(row["front"] for row in rows) == 1
+
+
+def test_the_files_hold_what_is_printed_and_where_it_comes_from(
+    compare: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = compare("N0", WIDER, *QUICK, *TORCH)
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {"compare.csv", "compare.md", "compare.json", "compare.png", "record.jsonl"}
+    written = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
+    assert [row["network"] for row in written] == ["N0", WIDER] and list(written[0]) == list(rows[0])
+    told = json.loads((out / "compare.json").read_text())
+    assert told["rows"] == rows and told["commit"] and told["conditions"]["backend"] == "torch" and told["environment"]["device"]
+    assert told["command"].startswith("lps-search ") and told["conditions"]["rounds"] == 2
+    text = (out / "compare.md").read_text()
+    assert "one a multiply-add" in text and "batch normalisation folded" in text and text.count("| N0 |") == 1
+    assert (out / "compare.png").stat().st_size > 10_000
+    assert run(["compare", "N0", WIDER, *QUICK, *TORCH, "--out", str(out)]) == 0
+    assert "range over turns" in capsys.readouterr().out
+
+
+def test_what_is_known_is_not_measured_again_and_other_conditions_are(compare: Compare, tmp_path: Path) -> None:
+    first = compare("N0", *QUICK, *TORCH)
+    before = record(tmp_path / "out")
+    assert len(before) == 2 * 2
+    assert compare("N0", *QUICK, *TORCH) == first and record(tmp_path / "out") == before
+    compare("N0", WIDER, *QUICK, *TORCH)
+    assert len(record(tmp_path / "out")) == 2 * len(before)
+    compare("N0", *QUICK, *TORCH, "--boundary", "logits", "--rounds", "3")
+    assert len(record(tmp_path / "out")) == 2 * len(before) + 3 + 2  # three turns to the logits, one more to scores and labels
+    compare("N0", *QUICK, *TORCH, "--classes", "5")
+    assert len(record(tmp_path / "out")) == 2 * len(before) + 5 + 4
+
+
+def test_networks_take_turns_and_the_order_is_turned_around(compare: Compare, tmp_path: Path) -> None:
+    compare("N0", WIDER, SMALL, *QUICK, *TORCH)
+    order = [line["key"]["subject"].split()[0] for line in record(tmp_path / "out")]
+    assert order[::2] == [str(NAMED["N0"]), WIDER, SMALL, SMALL, WIDER, str(NAMED["N0"])]
+    ends = [json.loads(line["key"]["conditions"])["boundary"] for line in record(tmp_path / "out")]
+    assert ends == ["labels", "scores"] * 6
+
+
+def test_a_network_that_fails_is_a_row_with_the_reason(
+    compare: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = write_foreign(tmp_path / "other.onnx", operator="Mystery")
+    rows = compare("LPS-Net-S", "N0", str(graph), *QUICK, "--input", "2x2")
+    assert "least size that works is 4x4" in rows[0]["failure"] and rows[0]["rounds"] == 0 and rows[0]["parameters"] is None
+    assert rows[1]["failure"] == "" and rows[1]["latency_labels_ms"] > 0
+    assert "ONNX Runtime cannot load the graph" in rows[2]["failure"] and rows[2]["macs_giga"] is None
+    assert "least size" in (tmp_path / "out" / "compare.md").read_text()
+    before = record(tmp_path / "out")
+    assert compare("LPS-Net-S", "N0", str(graph), *QUICK, "--input", "2x2") == rows and record(tmp_path / "out") == before
+    assert run(["compare", "LPS-Net-S", *QUICK, "--input", "2x2", "--out", str(tmp_path / "none")]) == 1
+    assert "none of the networks could be measured" in capsys.readouterr().err
+
+
+def test_memory_that_ran_out_is_a_reason_that_is_tried_again(compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = compare_run.compare_worker.network_of
+
+    def too_large(entry: Any) -> Any:
+        if entry.network == WIDER:
+            raise MemoryError("cannot allocate memory")
+        return whole(entry)
+
+    monkeypatch.setattr(compare_run.compare_worker, "network_of", too_large)
+    rows = compare("N0", WIDER, *QUICK)
+    assert rows[0]["failure"] == "" and "cannot allocate memory" in rows[1]["failure"]
+    monkeypatch.setattr(compare_run.compare_worker, "network_of", whole)
+    assert compare("N0", WIDER, *QUICK)[1]["failure"] == ""
+
+
+def test_a_network_that_takes_too_long_is_a_row_and_memory_is_measured_in_a_process_of_its_own(compare: Compare) -> None:
+    quick = [*QUICK, *TORCH, "--rounds", "1"]
+    (late,) = compare("N0", *quick, "--limit", "0.001", code=1)
+    assert "no answer within 0.001 s" in late["failure"]
+    (row,) = compare("N0", *quick, "--limit", "60")
+    assert row["failure"] == "" and 0 < row["memory_mib"] < 500
+
+
+def test_a_killed_comparison_goes_on_where_it_stopped(compare: Compare, tmp_path: Path) -> None:
+    arguments = ["compare", "N0", WIDER, *QUICK, *TORCH]
+    command = [sys.executable, "-m", "tests.kill_driver", "record:after", "3", *arguments, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    known = record(tmp_path / "out")
+    assert len(known) == 3 and (tmp_path / "out" / "graphs").is_dir()
+    with (tmp_path / "out" / "record.jsonl").open("a") as file:
+        file.write('{"key": {"what": "tu')  # as a kill in the midst of a line leaves it
+    rows = compare(*arguments[1:])
+    assert [row["rounds"] for row in rows] == [2, 2] and not (tmp_path / "out" / "graphs").exists()
+    after = record(tmp_path / "out")
+    assert after[:3] == known and len(after) == 8
+
+
+def test_networks_are_trained_under_one_recipe_and_checkpoints_scored(
+    compare: Compare, make_camvid: Callable[..., Path], tmp_path: Path
+) -> None:
+    root, weights, other = make_camvid(), checkpoint(tmp_path / "w.safetensors"), checkpoint(tmp_path / "o.safetensors", classes=3)
+    arguments = ["N0", SMALL, str(weights), str(other), *QUICK, *TORCH, "--rounds", "1", "--data", f"camvid:{root}", "--train", "2", *SIZE]
+    rows = compare(*arguments, "--training-device", "cpu")
+    assert all(row["classes"] == 11 for row in rows[:3]) and rows[3]["classes"] == 3
+    for row in rows[:2]:
+        assert 0 <= row["miou_percent"] <= 100 and row["miou_from"] == "trained here for 2 iterations, at 64x96" and row["data"] == "camvid"
+    assert rows[2]["miou_from"] == "scored here, at 64x96" and rows[2]["miou_percent"] != 31.25
+    assert "has 3 classes" in rows[3]["failure"] and rows[3]["miou_percent"] is None and rows[3]["latency_labels_ms"] > 0
+    assert any(row["front"] for row in rows)
+    trained = sorted((tmp_path / "out" / "trainings").iterdir())
+    assert len(trained) == 2 and all(any(folder.glob("*.safetensors")) for folder in trained)
+    told = json.loads((tmp_path / "out" / "compare.json").read_text())["scores"]
+    assert told["data"] == "camvid" and told["recipe"]["iterations"] == 2
+    before, times = record(tmp_path / "out"), [folder.stat().st_mtime_ns for folder in trained]
+    assert compare(*arguments, "--training-device", "cpu") == rows and record(tmp_path / "out") == before
+    assert [folder.stat().st_mtime_ns for folder in trained] == times
+    lost = compare(*arguments, "--training-device", "cpu", "--set=learning_rate=1e30", "--train", "30")
+    assert any("the loss is" in row["failure"] for row in lost[:2])
+
+
+def test_a_network_that_is_added_to_the_table_appears(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lpsnet import zoo
+
+    monkeypatch.setattr(zoo, "NAMED", MappingProxyType({"N0": NAMED["N0"]}))
+    monkeypatch.setattr(zoo, "BASELINES", MappingProxyType({"plain": ADDED}))
+    rows = compare("--all", *QUICK, "--rounds", "1")
+    assert [row["network"] for row in rows] == ["N0", "plain"] and rows[1]["failure"] == "" and rows[1]["paper"] == "RTSeg (1803.02758)"
+    assert run(["networks", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["N0", "plain"]
+
+
+def test_published_figures_are_of_networks_that_were_counted() -> None:
+    known = {name: told for name, told in PUBLISHED.items() if name in BASELINES}
+    assert len(known) >= 10
+    # The papers count one or two a multiply-add, some with activations; they are no slips of a digit.
+    for name, told in known.items():
+        if told.gflops is not None and told.size is not None:
+            assert 0.95 < told.gflops / (complexity_of(name, 19, told.size).macs / 1e9) < 2.2, name
+
+
+def test_a_long_call_is_watched_and_a_crash_is_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_run, "HEARTBEAT_S", 0.1)
+    ticks: list[int] = []
+    with pytest.raises(WorkerLost, match="was ended by SIGSEGV"):
+        compare_run.watched(lambda: ticks.append(1), crash_late, 0.3)
+    assert ticks
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LPS_SEARCH_CHECKPOINTS", str(tmp_path))
+    for name in ("damaged.onnx", "damaged.safetensors", "net.pth", "file"):
+        (tmp_path / name).write_text("no network")
+    write_foreign(tmp_path / "two.onnx", inputs=2)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "record.jsonl").write_text("nonsense\n")
+    cases = [
+        ([], "nothing to compare"),
+        (["resnet"], "the comparison networks are skipnet-vgg16, "),
+        (["B1-x"], "position 4"),
+        ([str(tmp_path / "none.onnx")], "no ONNX file at"),
+        ([str(tmp_path / "damaged.onnx")], "damaged.onnx is no ONNX file"),
+        ([str(tmp_path / "two.onnx")], "takes 2 inputs"),
+        ([str(tmp_path / "none.safetensors")], "no checkpoint at"),
+        ([str(tmp_path / "damaged.safetensors")], "damaged or no safetensors file"),
+        ([str(tmp_path / "net.pth")], "does not say its network"),
+        (["LPS-Net-L-train"], "no checkpoint of LPS-Net-L-train"),
+        (["N0", "--backend", "tensorflow"], "there are: ort"),
+        (["N0", "--boundary", "pixels"], "there are: scores, logits, labels"),
+        (["N0", "--precision", "fp16"], "needs --device cuda"),
+        (["N0", "--input", "big"], "--input takes a size"),
+        (["N0", "--train", "5"], "add --data"),
+        (["N0", "--data", "cityscape:x"], "unknown data set"),
+        (["N0", "--train", "5", "--data", "synthetic", "--recipe", "none"], "unknown recipe 'none'"),
+        (["N0", "--train", "5", "--data", "synthetic", "--set", "iterations=7"], "leave out --set iterations"),
+        (["N0", "--rounds", "0"], "--rounds"),
+        (["N0", "--out", str(tmp_path / "file" / "x")], "cannot be made"),
+        (["N0", "--out", str(tmp_path / "broken")], "is damaged in line 1"),
+    ]
+    for arguments, message in cases:
+        out = [] if "--out" in arguments else ["--out", str(tmp_path / "out")]
+        assert run(["compare", *arguments, *out]) == 2, arguments
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        assert message in line, arguments
+
+
+def test_one_comparison_at_a_time_writes_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from search.compare_record import Record
+
+    held = Record(tmp_path / "out")
+    assert run(["compare", "N0", *QUICK, "--out", str(tmp_path / "out")]) == 2
+    assert "is in use by another comparison" in capsys.readouterr().err
+    held.close()
