@@ -31,7 +31,8 @@ from search.compare_entries import CHECKPOINT, GRAPH, NETWORK, Entry
 from search.compare_record import Record
 from search.observer import Observer
 from search.scoring import ScorePlan
-from search.training_run import Means, TrainPlan, read_curve
+from search.training_folder import read_curve
+from search.training_run import Means, TrainPlan
 
 GRAPHS, TRAININGS = "graphs", "trainings"
 HEARTBEAT_S = 2.0
