@@ -32,6 +32,17 @@ def fold_batch_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tenso
     return weight.detach().double() * gain.reshape(-1, 1, 1, 1), bias
 
 
+def fold_in_place(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
+    """Make a convolution of either kind, biased or not, compute what it and its evaluated batch normalisation do together."""
+    if conv.bias is not None:  # in front of a normalisation it is a shift of the mean
+        assert norm.running_mean is not None
+        norm.running_mean -= conv.bias.detach()
+    across = isinstance(conv, nn.ConvTranspose2d)  # its kernel is (in, out, kh, kw)
+    weight, bias = fold_batch_norm(conv.weight.transpose(0, 1) if across else conv.weight, norm)
+    conv.weight = nn.Parameter((weight.transpose(0, 1) if across else weight).to(conv.weight.dtype).contiguous())
+    conv.bias = nn.Parameter(bias.to(conv.weight.dtype))
+
+
 def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A biased convolution with "same" padding that holds the given kernel (out, in / groups, k, k) and bias (out,)."""
     out_channels, in_channels, kernel, _ = weight.shape
@@ -70,8 +81,7 @@ class ConvNorm(nn.Module):
     def fold(self) -> None:
         """Turn into the deployed form, in place."""
         if self.norm is not None:
-            kernel, bias = fold_batch_norm(self.conv.weight, self.norm)
-            self.conv = plain_conv(kernel, bias, stride=self.conv.stride[0], groups=self.conv.groups)
+            fold_in_place(self.conv, self.norm)
             self.norm = None
 
 

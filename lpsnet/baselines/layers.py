@@ -13,7 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from lpsnet.reparam import fold_batch_norm
+from lpsnet.reparam import fold_in_place
 
 ACTIVATIONS: MappingProxyType[str, Callable[..., nn.Module]] = MappingProxyType(
     {
@@ -52,14 +52,7 @@ class _Normalised(nn.Module):
         norm: nn.BatchNorm2d = self.norm  # type: ignore[assignment]
         if isinstance(norm, nn.Identity):
             return
-        conv = self.conv
-        if conv.bias is not None:  # a bias in front of a normalisation is a shift of its mean
-            assert norm.running_mean is not None
-            norm.running_mean -= conv.bias.detach()
-        across = isinstance(conv, nn.ConvTranspose2d)  # its kernel is (in, out, kh, kw)
-        weight, bias = fold_batch_norm(conv.weight.transpose(0, 1) if across else conv.weight, norm)
-        conv.weight = nn.Parameter((weight.transpose(0, 1) if across else weight).to(conv.weight.dtype).contiguous())
-        conv.bias = nn.Parameter(bias.to(conv.weight.dtype))
+        fold_in_place(self.conv, norm)
         self.norm = nn.Identity()
 
 
