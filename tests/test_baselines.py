@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 
 from latency.export import check_agreement, seeded_input, to_onnx
 from latency.measure import at_boundary
-from lpsnet.baselines import BASELINES, Baseline, Row, baseline, vgg
+from lpsnet.baselines import BASELINES, Baseline, Row, afformer, baseline, vgg
 from lpsnet.baselines.darknet import darknet19
 from lpsnet.baselines.layers import ConvNorm, DeconvNorm, crop, deconv, fold
 from lpsnet.baselines.seam import Chain, Link
@@ -214,10 +216,11 @@ class Made(NamedTuple):
 
 @pytest.fixture(scope="module", params=ROWS)
 def made(request: pytest.FixtureRequest) -> Iterator[Made]:
-    """Each network in turn; the fully connected layers of VGG16 are narrow."""
+    """Each network in turn; the fully connected layers of VGG16 are narrow, and AFFormer has few: each takes a second to export."""
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.setattr(vgg, "FC_CHANNELS", 64)
         patch.setattr(vgg, "FRONTEND_CHANNELS", 64)
+        patch.setattr(afformer, "VARIANTS", {variant: ((0, 1, 1, 1), widths) for variant, (_, widths) in afformer.VARIANTS.items()})
         torch.manual_seed(0)
         network = ROWS[request.param](5)
         with torch.no_grad():
@@ -252,6 +255,8 @@ def test_the_exported_graph_agrees_with_torch(made: Made) -> None:
     with torch.inference_mode():
         expected = network.scores(some_images()).numpy()
     check_agreement(np.asarray(session.run(None, {"image": some_images().numpy()})[0]), expected)
+    operators = Counter(node.op_type for node in onnx.load_from_string(model).graph.node)
+    assert not operators["BatchNormalization"] and not operators["GatherND"]
 
 
 # Training
