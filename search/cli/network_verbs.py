@@ -37,7 +37,8 @@ def networks(
     if as_json:
         print(json.dumps(rows))
         return
-    cells = [[r["name"], f"{r['paper']} ({r['arxiv']})", f"{r['parameters']:,}", f"{r['macs_giga']:.3f}", r["scores_scale"]] for r in rows]
+    source = {r["name"]: f"{r['paper']} ({r['arxiv']})" if r["arxiv"] else r["paper"] for r in rows}
+    cells = [[r["name"], source[r["name"]], f"{r['parameters']:,}", f"{r['macs_giga']:.3f}", r["scores_scale"]] for r in rows]
     title = f"networks by name, deployed, {classes} classes, {shape[0]}x{shape[1]}; scores: extent of the score maps over the image's"
     print_table(title, ["name", "paper", "parameters", "G MACs", "scores"], cells)
     print("wherever a command takes a network, a text such as B1-3-3-10-10_C8-24-48-96-96_R6-2 will do, too")
