@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from lpsnet.checkpoint import CheckpointError, load, save
     from lpsnet.hub import HubNetwork
     from lpsnet.network import LPSNet
+    from lpsnet.zoo import build
 
 _LAZY = {
     "LPSNet": "lpsnet.network",
+    "build": "lpsnet.zoo",
     "CheckpointError": "lpsnet.checkpoint",
     "load": "lpsnet.checkpoint",
     "save": "lpsnet.checkpoint",
     "HubNetwork": "lpsnet.hub",
 }
 
-__all__ = ["NAMED", "Architecture", "ArchitectureError", "CheckpointError", "HubNetwork", "LPSNet", "UserError", "load", "save"]
+__all__ = ["NAMED", "Architecture", "ArchitectureError", "CheckpointError", "HubNetwork", "LPSNet", "UserError", "build", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:

@@ -68,20 +68,20 @@ def checkpoint(path: Path, name: str = "N0", classes: int = 11, miou: float | No
 
 def test_networks_of_every_kind_stand_in_one_table(compare: Compare, tmp_path: Path) -> None:
     weights, graph = checkpoint(tmp_path / "w.safetensors", WIDER), write_foreign(tmp_path / "other.onnx")
-    rows = compare("lps-net-s", SMALL.upper(), WIDER, str(weights), str(graph), SMALL, *QUICK)
+    rows = compare("n0", SMALL.upper(), WIDER, str(weights), str(graph), SMALL, *QUICK)
     by = {row["network"]: row for row in rows}
-    assert list(by) == ["LPS-Net-S", SMALL, WIDER, str(weights), str(graph)]
+    assert list(by) == ["N0", SMALL, WIDER, str(weights), str(graph)]
     assert [row["kind"] for row in rows] == ["network", "network", "network", "checkpoint", "graph"]
     for row in rows:
         assert row["failure"] == "" and row["rounds"] == 2 and row["samples"] == 2 and row["input"] == "64x96", row
     for row in rows[:4]:
         assert row["latency_scores_ms"] > 0 and row["low_ms"] <= row["latency_labels_ms"] <= row["high_ms"] and row["boundary"] == "labels"
         assert row["output"] == "1x64x96 int64"
-    assert by["LPS-Net-S"]["architecture"] == str(NAMED["LPS-Net-S"]) and by[SMALL]["paper"].endswith("(1902.07476)")
+    assert by["N0"]["architecture"] == str(NAMED["N0"]) and by[SMALL]["paper"].endswith("(1902.07476)")
     counted = complexity_of(SMALL, 19, (64, 96))
     assert by[SMALL]["parameters"] == counted.parameters and by[SMALL]["macs_giga"] == counted.macs / 1e9
     assert by[SMALL]["paper_gflops"] == 2.18 and by[SMALL]["paper_gflops_input"] == "360x640"
-    assert "2 a multiply-add" in by[SMALL]["paper_gflops_counts"] and by["LPS-Net-S"]["paper_gflops"] is None
+    assert "2 a multiply-add" in by[SMALL]["paper_gflops_counts"] and by["N0"]["paper_gflops"] is None
     foreign = by[str(graph)]
     assert foreign["latency_as_given_ms"] > 0 and foreign["latency_labels_ms"] is None and foreign["boundary"] == "as given"
     assert foreign["parameters"] == FOREIGN_PARAMETERS and foreign["macs_giga"] == foreign_macs(64, 96) / 1e9

@@ -32,8 +32,12 @@ SMALLER = {
     "validate-proxy": "--full 3 --full-seeds 1 --settings scratch-2,inherit-2 --seeds 1 --parallel 1",
     "bench-table": "--networks 12 --iterations 2 --seeds 1 --long-networks 0 --input 64x96 --batch 2 --parallel 1 --seconds 0",
     "rival": "--seeds 2 --hours 0.0001 --iterations 2",
+    "compare": "--input 64x96 --seconds 0 --rounds 1 --limit 0 --backend torch --set batch_size=2 --set input_height=48 --set input_width=64"
+    " --set crop_height=48 --set crop_width=64",
     "bench-data": "--set batch_size=2 --set crop_height=32 --set crop_width=48 --iterations 2",
 }
+
+SHORTER = {"--steps 4": "--steps 1", "100,200": "1", "--steps 6": "--steps 2", "--train 500": "--train 2"}
 
 
 def without(arguments: list[str], options: tuple[str, ...]) -> list[str]:
@@ -73,7 +77,9 @@ def test_the_commands_run_in_the_order_written(tmp_path: Path, monkeypatch: pyte
     # `make search` makes this run before the README shows it.
     assert run(["expand", "--steps", "1", *SMALLER["expand"].split(), "--out", "runs/synthetic"]) == 0
     for command in COMMANDS:
-        verb, *rest = shlex.split(command.replace("--steps 4", "--steps 1").replace("100,200", "1").replace("--steps 6", "--steps 2"))
+        for written, shorter in SHORTER.items():
+            command = command.replace(written, shorter)
+        verb, *rest = shlex.split(command)
         smaller = SMALLER.get(verb, "").split()
         rest = without(rest, tuple(option for option in smaller if option.startswith("--")))
         assert run([verb, *rest, *smaller]) == 0, command

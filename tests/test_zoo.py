@@ -312,5 +312,5 @@ def test_nothing_is_warned_of_where_the_classes_are_the_same(tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load(tmp_path / "n.safetensors", num_classes=3).num_classes == 3
-    with pytest.raises(UserError, match="at least 1, got 0"):
+    with pytest.raises(UserError, match="from 1 to 255, got 0"):
         load(tmp_path / "n.safetensors", num_classes=0)
