@@ -32,8 +32,8 @@ SMALLER = {
     "validate-proxy": "--full 3 --full-seeds 1 --settings scratch-2,inherit-2 --seeds 1 --parallel 1",
     "bench-table": "--networks 12 --iterations 2 --seeds 1 --long-networks 0 --input 64x96 --batch 2 --parallel 1 --seconds 0",
     "rival": "--seeds 2 --hours 0.0001 --iterations 2",
-    "compare": "--input 64x96 --seconds 0 --rounds 1 --limit 0 --backend torch --set batch_size=2 --set input_height=48 --set input_width=64"
-    " --set crop_height=48 --set crop_width=64",
+    "compare": "--input 64x96 --seconds 0 --rounds 1 --limit 0 --backend torch --set batch_size=2 --set input_height=48"
+    " --set input_width=64 --set crop_height=48 --set crop_width=64",
     "bench-data": "--set batch_size=2 --set crop_height=32 --set crop_width=48 --iterations 2",
 }
 
