@@ -223,7 +223,10 @@ def load(source: str | Path, architecture: Architecture | str | None = None, *, 
         raise CheckpointError(f"{path} is a graph for deployment, not a checkpoint; lps-search predict takes it")
     if path.suffix == ".pth":
         if expected is None:
-            raise CheckpointError(f"{path} does not say its architecture; pass it, for example architecture='LPS-Net-S'")
+            raise CheckpointError(
+                f"{path} does not say its architecture; pass it, for example architecture='LPS-Net-S', "
+                "on the command line --architecture LPS-Net-S"
+            )
         return _for_classes(_load_released(path, expected), num_classes, path)
     metadata, tensors = _read(path)
     found = canonical(metadata.architecture)

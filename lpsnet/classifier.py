@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lpsnet.architecture import Architecture
-from lpsnet.checkpoint import write_atomic
+from lpsnet.checkpoint import CheckpointError, write_atomic
 from lpsnet.data.augment import normalise
 from lpsnet.data.files import IMAGE_SUFFIXES, read_image
 from lpsnet.data.frames import DataError
@@ -146,6 +146,8 @@ def pretrain(
     begun = 0
     if keeper is not None and (state := keeper.load()):
         begun = state["epoch"]
+        if (found := state.get("classes")) != list(training.class_names):
+            raise CheckpointError(f"{keeper.path} is of the classes {found}, {root} has {list(training.class_names)}; name another file")
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
     for epoch in range(begun, recipe.epochs):
@@ -160,7 +162,8 @@ def pretrain(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         if keeper is not None:
-            keeper.save({"epoch": epoch + 1, "network": network.state_dict(), "optimizer": optimizer.state_dict()})
+            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "classes": list(training.class_names)}
+            keeper.save({"epoch": epoch + 1, **state})
         on_progress("epochs", epoch + 1, recipe.epochs)
     return network, accuracy(network, validation, recipe, device)
 

@@ -117,14 +117,18 @@ def predict(
         return resize(infer(fit_to(images, input_size)), output_size)
     total: Tensor | None = None
     for scale in scales:
-        size = (max(1, round(input_size[0] * scale)), max(1, round(input_size[1] * scale)))
-        scaled = fit_to(images, size)
+        scaled = fit_to(images, scaled_size(input_size, scale))
         for mirrored in (False, True) if flip else (False,):
             logits = infer(scaled.flip(-1) if mirrored else scaled)
             found = resize(logits.flip(-1) if mirrored else logits, output_size).softmax(1)
             total = found if total is None else total + found
     assert total is not None
     return total
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) at a scale, a pixel at least."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def fit_to(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lpsnet.architecture import EIGHTHS, Architecture
 from lpsnet.blocks import BLOCKS, PLAIN, Block
+from lpsnet.errors import UserError
 from lpsnet.interactions import INTERACTIONS, Interaction, resize
 from lpsnet.reparam import RepConv
 
@@ -42,12 +43,12 @@ def path_sizes(scales: tuple[int, ...], height: int, width: int) -> list[tuple[i
     """Input size in pixels of the path of each scale, (floor(H * r), floor(W * r)), for an image of that height and width.
 
     Raises:
-        ValueError: a path without pixels; the message gives the least size that works.
+        UserError: a path without pixels; the message gives the least size that works.
     """
     sizes = [(int(height) * scale // EIGHTHS, int(width) * scale // EIGHTHS) for scale in scales]
     if min(sizes[-1]) < 1:
         least = -(-EIGHTHS // scales[-1])
-        raise ValueError(
+        raise UserError(
             f"input {height}x{width} is too small for the path at {scales[-1]}/{EIGHTHS} scale; "
             f"the least size that works is {least}x{least}"
         )
@@ -120,7 +121,7 @@ class LPSNet(nn.Module):
         """Logits at full resolution, (N, num_classes, H, W), for images (N, 3, H, W).
 
         Raises:
-            ValueError: an input too small for one of the paths; the message gives the least size that works.
+            UserError: an input too small for one of the paths; the message gives the least size that works.
         """
         return resize(self.scores(images), (images.shape[-2], images.shape[-1]))
 

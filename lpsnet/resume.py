@@ -53,9 +53,9 @@ class Keeper:
             found, state = values["identity"], values["state"]
             if values["format"] != FORMAT:
                 raise ValueError(f"its format is {values['format']!r}")
-        except Exception as error:  # a damaged file leads the reader to any error
+        except Exception as error:  # a damaged file leads the reader to any error, whose text advises to execute it
             raise CheckpointError(
-                f"{self.path} is damaged or no training state: {' '.join(str(error).split())}; move it away to start anew"
+                f"{self.path} is damaged or no training state ({type(error).__name__}); move it away to start anew"
             ) from error
         if differences := differing(found, self._identity):
             raise CheckpointError(f"{self.path} is the state of another training ({differences}); name another folder")

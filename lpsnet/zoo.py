@@ -141,6 +141,12 @@ def complexity_of(network: str, num_classes: int, size: tuple[int, int]) -> Comp
         raise ValueError(f"input {size[0]}x{size[1]} is too small for {name}: {' '.join(str(error).split())}") from error
 
 
+def check_size(network: Network, size: tuple[int, int]) -> None:
+    """Raise `UserError` where images of `size` (height, width) leave a path of an LPS-Net without pixels."""
+    if isinstance(network, LPSNet):
+        network.path_sizes(*size)
+
+
 def paper_of(network: str) -> tuple[str, str]:
     """Name and arXiv number of the paper that a network is from. Raises as `canonical` does."""
     name = canonical(network)

@@ -30,8 +30,9 @@ from lpsnet.data.folder import default_colour
 from lpsnet.data.normalisation import MEAN, STD
 from lpsnet.errors import UserError
 from lpsnet.evaluation import predict as predict_logits
+from lpsnet.zoo import check_size
 from search.observer import Observer
-from search.video import VIDEO_SUFFIXES, VideoWriter, read_video
+from search.video import VIDEO_SUFFIXES, VideoWriter, can_read_videos, read_video
 
 OPACITY = 0.55
 """Share of the class's colour in an overlay."""
@@ -57,6 +58,8 @@ class TorchModel:
         network, told = load(source, architecture or None), read_description(source)
         self._network, self._device = network.deploy().eval().to(device), device
         self._size = size or (told.input_size if told else None)
+        if self._size is not None:
+            check_size(network, self._size)  # found now, not at every image
         self.class_names, self.colours = _described(network.num_classes, told.class_names if told else (), told.colours if told else ())
 
     def labels(self, image: np.ndarray) -> np.ndarray:
@@ -169,41 +172,55 @@ class FrameTime:
     write_ms: float = field(default=0.0)
 
 
-def predict_files(model: Model, inputs: list[Path], out: Path, observer: Observer) -> list[FrameTime]:
-    """Label images, folders of images and videos into `out`; returns the time of each frame.
+def predict_files(model: Model, inputs: list[Path], out: Path, observer: Observer) -> tuple[list[FrameTime], list[str]]:
+    """Label images, videos and folders of both into `out`; returns the time of each frame, and what is wrong with what cannot be read.
 
     Writes for an image `NAME_overlay.png` and `NAME_mask.png` (class indices), for a video `NAME_overlay.mp4`, and once
     `legend.png` and `times.csv`.
 
     Raises:
-        UserError: nothing to read, an input that cannot be read, or a folder that cannot be written.
+        UserError: nothing to read, or a folder that cannot be written.
     """
-    images, videos = _sorted_inputs(inputs)
+    images, videos = _sorted_inputs(inputs, observer)
+    times: list[FrameTime] = []
+    faults: list[str] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
         draw_legend(model).save(out / "legend.png")
-        names = distinct_names(images)
-        times = [_label_image(model, path, names[index], out, index, len(images), observer) for index, path in enumerate(images)]
-        for video, name in zip(videos, distinct_names(videos), strict=True):
-            times += _label_video(model, video, name, out, observer)
+        for path, name in zip(images + videos, distinct_names(images) + distinct_names(videos), strict=True):
+            try:
+                if path in videos:
+                    for one in _label_video(model, path, name, out, observer):
+                        times.append(one)  # one by one: those before a damaged frame are kept
+                else:
+                    times.append(_label_image(model, path, name, out))
+                    observer.work("frames", len(times), len(images))
+            except UserError as error:  # the others go on
+                faults.append(str(error))
         with (out / "times.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["frame", "read_ms", "infer_ms", "write_ms"])
             writer.writerows([one.frame, *(f"{value:.3f}" for value in (one.read_ms, one.infer_ms, one.write_ms))] for one in times)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
-    return times
+    return times, faults
 
 
-def _sorted_inputs(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
+def _sorted_inputs(inputs: list[Path], observer: Observer) -> tuple[list[Path], list[Path]]:
     images: list[Path] = []
     videos: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found = sorted(inner for inner in path.rglob("*") if inner.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise UserError(f"{path} holds no image; looked for {', '.join(IMAGE_SUFFIXES)}")
+            inside = sorted(path.rglob("*"))
+            found = [inner for inner in inside if inner.suffix.lower() in IMAGE_SUFFIXES]
+            films = [inner for inner in inside if inner.suffix.lower() in VIDEO_SUFFIXES]
+            if not found and not films:
+                raise UserError(f"{path} holds no image or video; looked for {', '.join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)}")
+            if found and films and not can_read_videos():
+                observer.note(f"{len(films)} videos in {path} are left out; pip install 'lps-search[video]' brings what reads them")
+                films = []
             images += found
+            videos += films
         elif not path.is_file():
             raise UserError(f"no such file: {path}")
         elif path.suffix.lower() in VIDEO_SUFFIXES:
@@ -220,17 +237,21 @@ def distinct_names(paths: list[Path]) -> list[str]:
     if not paths:
         return []
     stems = Counter(path.stem for path in paths)
-    root, taken, names = os.path.commonpath([path.resolve().parent for path in paths]), Counter[str](), []
+    root = os.path.commonpath([path.resolve().parent for path in paths])
+    names: list[str] = []
     for path in paths:
         name = path.stem
         if stems[name] > 1:
             name = "_".join([*path.resolve().parent.relative_to(root).parts, path.stem, path.suffix[1:]])
-        taken[name] += 1
-        names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
+        number, own = 1, name
+        while own in names:
+            number += 1
+            own = f"{name}_{number}"
+        names.append(own)
     return names
 
 
-def _label_image(model: Model, path: Path, name: str, out: Path, index: int, count: int, observer: Observer) -> FrameTime:
+def _label_image(model: Model, path: Path, name: str, out: Path) -> FrameTime:
     start = time.perf_counter()
     image = read_image(path)
     read = time.perf_counter()
@@ -238,7 +259,6 @@ def _label_image(model: Model, path: Path, name: str, out: Path, index: int, cou
     inferred = time.perf_counter()
     overlay(image, labels, model.colours).save(out / f"{name}_overlay.png")
     Image.fromarray(labels).save(out / f"{name}_mask.png")
-    observer.work("frames", index + 1, count)
     return FrameTime(str(path), (read - start) * 1e3, (inferred - read) * 1e3, (time.perf_counter() - inferred) * 1e3)
 
 

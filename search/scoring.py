@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from lpsnet.data.augment import normalise
 from lpsnet.data.cityscapes import LABEL_IDS
 from lpsnet.data.frames import Frames
 from lpsnet.errors import UserError
-from lpsnet.evaluation import Evaluation, evaluate, predict
-from lpsnet.zoo import Network
+from lpsnet.evaluation import Evaluation, evaluate, predict, scaled_size
+from lpsnet.zoo import Network, check_size
 from search.cards import write_confusion
 from search.observer import Observer
 from search.run import make_folder, provenance, write_json
@@ -37,7 +38,15 @@ class ScorePlan:
     batch: int = 1
 
 
-def score(plan: ScorePlan, device: str, observer: Observer, *, out: Path | None = None, submission: Path | None = None) -> Evaluation:
+def score(
+    plan: ScorePlan,
+    device: str,
+    observer: Observer,
+    *,
+    out: Path | None = None,
+    submission: Path | None = None,
+    on_scored: Callable[[Evaluation], None] = lambda found: None,
+) -> Evaluation:
     """Score a checkpoint.
 
     Args:
@@ -46,6 +55,7 @@ def score(plan: ScorePlan, device: str, observer: Observer, *, out: Path | None 
         observer: told of progress.
         out: folder for scores, classes and the confusion matrix.
         submission: folder for the predictions as Cityscapes' server takes them.
+        on_scored: given the scores before anything is written, so that no fault in writing loses them.
 
     Raises:
         UserError: a checkpoint or data set that cannot be used, or that do not fit each other.
@@ -53,10 +63,7 @@ def score(plan: ScorePlan, device: str, observer: Observer, *, out: Path | None 
     network = load(plan.checkpoint, plan.architecture or None).to(device)
     spec = DataSpec.parse(plan.data)
     frames = open_split(spec, plan.split, native_size(spec))
-    if network.num_classes != frames.num_classes:
-        raise UserError(f"{plan.checkpoint} has {network.num_classes} classes, {spec} has {frames.num_classes}; they must be equal")
-    if submission is not None and network.num_classes != len(LABEL_IDS):
-        raise UserError(f"Cityscapes' server takes its {len(LABEL_IDS)} classes, {plan.checkpoint} has {network.num_classes}")
+    _check_classes(plan, network, frames, submission)
     for folder in (out, submission):  # found now, not after the scores
         if folder is not None:
             make_folder(folder)
@@ -65,6 +72,8 @@ def score(plan: ScorePlan, device: str, observer: Observer, *, out: Path | None 
     if told is not None and told.provenance.get("data") == spec.name and plan.split in told.provenance.get("splits", ()):
         observer.note(f"{plan.checkpoint} was trained on the {plan.split} split, too: what it scores there says little")
     size = plan.size or own
+    for scale in plan.scales:
+        check_size(network, scaled_size(size, scale))  # found now, not after frames are decoded
     frames.hold(lambda done, total: observer.work("frames", done, total))
     found = evaluate(
         network,
@@ -76,11 +85,20 @@ def score(plan: ScorePlan, device: str, observer: Observer, *, out: Path | None 
         boundary=True,
         on_progress=observer.work,
     )
+    on_scored(found)
     if out is not None:
         write_scores(out, found, {**asdict(plan), "input_size": size})
     if submission is not None:
         write_submission(submission, network, frames, size, observer)
     return found
+
+
+def _check_classes(plan: ScorePlan, network: Network, frames: Frames, submission: Path | None) -> None:
+    """Raise `UserError` where the network's classes are not those of the data, or of the server."""
+    if network.num_classes != frames.num_classes:
+        raise UserError(f"{plan.checkpoint} has {network.num_classes} classes, {plan.data} has {frames.num_classes}; they must be equal")
+    if submission is not None and network.num_classes != len(LABEL_IDS):
+        raise UserError(f"Cityscapes' server takes its {len(LABEL_IDS)} classes, {plan.checkpoint} has {network.num_classes}")
 
 
 def write_scores(out: Path, found: Evaluation, told: dict[str, object]) -> None:

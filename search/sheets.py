@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw
 
 from lpsnet.data.frames import IGNORE_INDEX, DataError, Source
 from lpsnet.errors import UserError
-from search.run import make_folder
 
 SHOWN, ACROSS, WIDTH = 12, 3, 240
 
@@ -18,7 +17,8 @@ def check_sheet(path: Path) -> None:
     """Raise `UserError` where no contact sheet can be written to `path`."""
     if path.suffix.lower() != ".png":
         raise UserError(f"--sheet names a PNG, got {path}")
-    make_folder(path.parent)
+    if not path.parent.is_dir():
+        raise UserError(f"--sheet {path}: there is no folder {path.parent}; make it first")
 
 
 def draw_sheet(source: Source, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ import numpy as np
 from lpsnet.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+
+def can_read_videos() -> bool:
+    """Whether PyAV is installed."""
+    return find_spec("av") is not None
 
 
 def _av() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from lpsnet.data.frames import DataError
 from lpsnet.resume import differing
 from search.cli import run
 from search.prediction import distinct_names
+from search.video import VideoWriter
 from tests.test_train_verbs import refused
 
 N0 = str(Architecture.parse("N0"))
@@ -43,6 +45,8 @@ def test_every_image_has_a_name_of_its_own() -> None:
     assert len(set(names)) == len(paths) and names[-1] == "2"
     assert names[0] == "a_x_1_png"
     assert distinct_names([]) == []
+    same = [Path(text) for text in ("a/1.png", "a/1.png", "a/1_png_2.png")]
+    assert len(set(distinct_names(same))) == 3
 
 
 def test_images_of_equal_names_are_all_predicted(tmp_path: Path) -> None:
@@ -109,5 +113,56 @@ def test_memory_that_runs_out_is_one_line(tmp_path: Path, capsys: pytest.Capture
 def test_a_contact_sheet_needs_a_png_in_a_folder(make_camvid: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_camvid()  # type: ignore[operator]
     (tmp_path / "file").write_text("")
-    for sheet, message in ((tmp_path / "s.foo", "--sheet names a PNG"), (tmp_path / "file" / "s.png", "cannot be made")):
+    for sheet, message in ((tmp_path / "s.foo", "--sheet names a PNG"), (tmp_path / "new" / "s.png", "there is no folder")):
         assert message in refused(capsys, "data", "check", f"camvid:{root}", "--sheet", str(sheet))
+
+
+def test_a_damaged_image_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "abc":
+        Image.new("RGB", (96, 64)).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(b"cut")
+    network, out = str(checkpoint(tmp_path / "n.safetensors")), tmp_path / "out"
+    line = refused(capsys, "predict", network, *(str(tmp_path / f"{name}.png") for name in "abc"), "--out", str(out))
+    assert "1 inputs cannot be read, the others are done" in line and "b.png" in line
+    assert len((out / "times.csv").read_text().splitlines()) == 3 and (out / "c_mask.png").is_file()
+
+
+def test_videos_of_one_name_are_found_in_folders_and_all_written(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    for folder in "ab":
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        with VideoWriter(tmp_path / "in" / folder / "v.mp4", Fraction(5)) as writer:
+            writer.add(np.zeros((64, 96, 3), np.uint8))
+    assert run(["predict", str(checkpoint(tmp_path / "n.safetensors")), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.mp4")} == {"a_v_mp4_overlay.mp4", "b_v_mp4_overlay.mp4"}
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_an_input_too_small_is_one_line(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (96, 64)).save(tmp_path / "1.png")
+    save(tmp_path / "n.safetensors", LPSNet("LPS-Net-S", 11), class_names=tuple("abcdefghijklmnopqrst"[:11]), input_size=(64, 96))
+    given = [str(tmp_path / "1.png"), "--out", str(tmp_path / "out")] if verb == "predict" else ["--data", "synthetic"]
+    line = refused(capsys, verb, str(tmp_path / "n.safetensors"), *given, "--input", "1x1")
+    assert "input 1x1 is too small" in line and "4x4" in line
+
+
+def test_scores_are_told_though_writing_fails(
+    tmp_path: Path, make_camvid: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("search.scoring.write_json", full)
+    given = [str(checkpoint(tmp_path / "n.safetensors", 11)), "--data", f"camvid:{make_camvid()}"]  # type: ignore[operator]
+    assert run(["evaluate", *given, "--out", str(tmp_path / "o")]) == 2
+    told = capsys.readouterr()
+    assert "mIoU" in told.out and "no space left" in told.err
+
+
+def test_a_shipped_network_that_is_not_here_and_a_file_without_architecture_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LPS_SEARCH_CHECKPOINTS", str(tmp_path))
+    assert "no checkpoint of LPS-Net-S-train" in refused(capsys, "export", "LPS-Net-S-train")
+    (tmp_path / "a.pth").write_bytes(b"")
+    assert "--architecture LPS-Net-S" in refused(capsys, "evaluate", str(tmp_path / "a.pth"))

@@ -234,8 +234,12 @@ def test_a_bench_tells_the_three_speeds(make_camvid: MakeCamVid, capsys: pytest.
     assert "waits for data" in capsys.readouterr().out
 
 
+def raise_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_path_is_pretrained_and_taken_over_by_every_path_of_a_network(
-    make_camvid: MakeCamVid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_camvid: MakeCamVid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 8)):
@@ -270,13 +274,19 @@ def test_a_path_is_pretrained_and_taken_over_by_every_path_of_a_network(
     )
     assert run(["pretrain", two, "--data", str(tmp_path / "classes"), "--out", str(weights), *options]) == 0
     assert not state.exists() and "epochs 1/6" not in capsys.readouterr().err
+    monkeypatch.setattr("lpsnet.classifier.accuracy", raise_interrupt)
+    line = refused(capsys, "pretrain", two, "--data", str(tmp_path / "classes"), "--out", str(weights), *options, code=130)
+    assert "the same command goes on" in line and state.exists()
+    (tmp_path / "classes" / "train" / "dark").rename(tmp_path / "classes" / "train" / "dusk")
+    (tmp_path / "classes" / "val" / "dark").rename(tmp_path / "classes" / "val" / "dusk")
+    assert "is of the classes" in refused(capsys, "pretrain", two, "--data", str(tmp_path / "classes"), "--out", str(weights), *options)
     assert "is a folder" in refused(capsys, "pretrain", two, "--data", str(tmp_path / "classes"), "--out", str(tmp_path))
 
 
 def test_a_contact_sheet_is_drawn(make_camvid: MakeCamVid, tmp_path: Path) -> None:
     root = make_camvid({"train": 14, "val": 2})
-    assert run(["data", "check", f"camvid:{root}", "--sheet", str(tmp_path / "new" / "sheet.png")]) == 0
-    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
+    assert run(["data", "check", f"camvid:{root}", "--sheet", str(tmp_path / "sheet.png")]) == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == 3 * (2 * 240 + 8) + 8 and len(sheet.getcolors(1 << 24)) > 100
 
 

@@ -125,13 +125,13 @@ def _engine_options(
 
 def _network(text: str, classes: int | None, architecture: str) -> tuple[Network, tuple[int, int]]:
     """The network that a checkpoint, a shipped name, or a name or text names, and its input size."""
-    from lpsnet.checkpoint import is_shipped
+    from lpsnet.checkpoint import TRAIN_ONLY, is_shipped
     from lpsnet.errors import UserError
     from lpsnet.zoo import build
 
     if Path(text).is_dir():
         raise UserError(f"{text} is a folder; give a checkpoint file, or a name or text of a network")
-    if not (text.endswith((".pth", ".safetensors")) or Path(text).is_file() or is_shipped(text)):
+    if not (text.lower().endswith((".pth", ".safetensors", TRAIN_ONLY)) or Path(text).is_file() or is_shipped(text)):
         network = build(text, classes or 19, deployed=True)
         print(f"{text}: random weights; give a checkpoint to export trained ones", file=sys.stderr)
         return network, PAPER_SIZE
@@ -146,8 +146,8 @@ def _network(text: str, classes: int | None, architecture: str) -> tuple[Network
 def _loaded(text: str, architecture: str) -> tuple[Network, tuple[int, int]]:
     from lpsnet.checkpoint import load, read_description
 
-    told = read_description(text)
-    return load(text, architecture or None), PAPER_SIZE if told is None else told.input_size
+    network, told = load(text, architecture or None), read_description(text)
+    return network, PAPER_SIZE if told is None else told.input_size
 
 
 def _told(description: dict[str, Any]) -> str:

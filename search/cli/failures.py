@@ -11,8 +11,9 @@ USER_ERRORS = (UserError, ArchitectureError, BackendError, StoreError)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: torch's allocator on a CPU says so by a plain RuntimeError."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    """Whether memory ran out: torch's allocators say so by a RuntimeError."""
+    told = isinstance(error, RuntimeError) and any(text in str(error) for text in ("can't allocate memory", "out of memory"))
+    return isinstance(error, MemoryError) or told
 
 
 def is_usage_error(error: Exception) -> str | None:

@@ -6,13 +6,16 @@ import json
 import statistics
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli.console import Live, parse_size, print_table
 from search.cli.measure_verbs import ArchitectureOption, AsJson
 from search.cli.train_verbs import TrainingDevice
+
+if TYPE_CHECKING:
+    from search.prediction import FrameTime
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     network: Annotated[str, typer.Argument(help="Checkpoint, shipped network's name, ONNX graph or engine.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Images, folders of images, videos.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Images, videos, folders of both.")],
     out: Annotated[Path, typer.Option(help="Folder of overlays, masks, legend and times.")] = Path("predictions"),
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the network's input. Default: the checkpoint's.")] = "",
     architecture: ArchitectureOption = "",
@@ -30,12 +33,20 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Label images, folders and videos: overlays, masks of class indices, a legend, and the time of each frame by parts."""
+    from lpsnet.errors import UserError
     from search.cli.search_verbs import resolve_device
     from search.prediction import open_model, predict_files
 
     with Live() as live, ExitStack() as stack:
         model = open_model(network, architecture, resolve_device(device), parse_size(size) if size else None, stack)
-        times = predict_files(model, inputs, out, live)
+        times, faults = predict_files(model, inputs, out, live)
+    if times:
+        _print_times(times, out, as_json)
+    if faults:
+        raise UserError(f"{len(faults)} inputs cannot be read, the others are done: {'; '.join(faults)}" if times else "; ".join(faults))
+
+
+def _print_times(times: list[FrameTime], out: Path, as_json: bool) -> None:
     parts = {name: [getattr(one, f"{name}_ms") for one in times] for name in ("read", "infer", "write")}
     # The first frame pays for what is made once; it is told apart where there are others.
     medians = {name: statistics.median(values[1:] or values) for name, values in parts.items()}

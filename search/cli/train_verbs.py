@@ -123,8 +123,14 @@ def evaluate(
         batch=batch,
     )
     with Live() as live:
-        found = score(plan, resolve_device(device), live, out=out, submission=submission)
-    _print_evaluation(found, f"{checkpoint} on the {split} split of {data}", as_json)
+        score(
+            plan,
+            resolve_device(device),
+            live,
+            out=out,
+            submission=submission,
+            on_scored=lambda found: _print_evaluation(found, f"{checkpoint} on the {split} split of {data}", as_json),
+        )
 
 
 def pretrain(
@@ -164,6 +170,8 @@ def pretrain(
             )
         except TrainingFailed as failure:
             raise typer.Exit(complain(str(failure), 1)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(complain("stopped; the same command goes on after the last whole epoch", 130)) from None
     told = {"architecture": str(parsed), "top1_percent": top1, "recipe": dataclasses.asdict(recipe), "seed": seed}
     save_path(out, network, {**told, **provenance()})
     keeper.path.unlink(missing_ok=True)
