@@ -1,4 +1,4 @@
-"""What a comparison has found so far, as lines that accrue: killed and started again it repeats nothing."""
+"""What a comparison or an ablation has found so far, as lines that accrue: killed and started again it repeats nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FILE = "record.jsonl"
 
 
 class Record:
-    """The lines of a comparison's folder, each a fact under a key. A last line that a kill has torn is no fact.
+    """The lines of a folder, each a fact under a key; of one key the last holds. A last line that a kill has torn is no fact.
 
     Args:
-        folder: of the comparison; it is made when absent. One process at a time writes to it.
+        folder: it is made when absent. One process at a time writes to it.
 
     Raises:
         UserError: the folder cannot be written or is in use, or the file is something else.
@@ -27,7 +27,6 @@ class Record:
     def __init__(self, folder: Path) -> None:
         make_folder(folder)
         self.path = folder / FILE
-        self._facts: dict[str, dict[str, Any]] = {}
         try:
             self._file = self.path.open("a+")
         except OSError as error:
@@ -36,8 +35,12 @@ class Record:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
-            raise UserError(f"{folder} is in use by another comparison; name another folder with --out") from None
-        self._read()
+            raise UserError(f"{folder} is in use by another process; name another folder with --out") from None
+        try:
+            self._read()
+        except UserError:
+            self._file.close()
+            raise
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -45,13 +48,7 @@ class Record:
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             self._file.truncate(len(whole.encode()))
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                values = json.loads(line)
-                self._facts[_key(values["key"])] = dict(values["fact"])
-            except (ValueError, KeyError, TypeError) as error:
-                self._file.close()
-                raise UserError(f"{self.path} is damaged in line {number}: {error!r}; name another folder with --out") from error
+        self._facts = _facts(self.path, whole)
 
     def find(self, key: dict[str, Any]) -> dict[str, Any] | None:
         """The fact of a key, None where there is none."""
@@ -70,6 +67,34 @@ class Record:
     def close(self) -> None:
         """Let another process write."""
         self._file.close()
+
+
+class ReadRecord:
+    """The facts of a folder as they are now, also while another process writes to it. Raises `UserError` where there are none."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / FILE
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error}") from error
+        self._facts = _facts(path, text[: text.rfind("\n") + 1])
+
+    def find(self, key: dict[str, Any]) -> dict[str, Any] | None:
+        """The fact of a key, None where there is none."""
+        return self._facts.get(_key(key))
+
+
+def _facts(path: Path, text: str) -> dict[str, dict[str, Any]]:
+    """The facts of whole lines by key. Raises `UserError` for lines of something else."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            values = json.loads(line)
+            found[_key(values["key"])] = dict(values["fact"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged in line {number}: {error!r}; name another folder with --out") from error
+    return found
 
 
 def _key(values: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What the papers say their networks cost: never mixed with what is counted or measured here."""
+"""What the papers say their networks cost and score: never mixed with what is counted, measured or trained here."""
 
 from __future__ import annotations
 
@@ -43,3 +43,45 @@ PUBLISHED: MappingProxyType[str, Published] = MappingProxyType(
     }
 )
 """Figures by name of the network. The paper of LPS-Net tells neither of its family."""
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """A row of Table 2 or 3 of LPS-Net's paper: validation mIoU on Cityscapes and latency at 1024x2048 on a GTX 1070Ti.
+
+    Args:
+        miou_percent: of one training, as far as the paper says.
+        latency_ms: with TensorRT in fp32, to the scores.
+        gflops: multiply-adds and sums with biases, None where the paper does not say.
+    """
+
+    miou_percent: float
+    latency_ms: float
+    gflops: float | None = None
+
+
+TABLE_2: MappingProxyType[str, Ablated] = MappingProxyType(
+    {
+        "conv3x3": Ablated(66.2, 5.08, 18.5),
+        "sepconv3x3": Ablated(53.9, 5.10, 1.1),
+        "residual": Ablated(66.1, 5.24, 16.1),
+        "bottleneck": Ablated(55.7, 5.65, 2.2),
+        "inverted-residual": Ablated(59.2, 5.12, 2.0),
+        "ghost": Ablated(58.3, 5.25, 2.5),
+        "shufflenet": Ablated(50.8, 5.11, 0.8),
+    }
+)
+"""Blocks, each at a width of its own that the paper does not publish, at about one latency."""
+
+TABLE_3: MappingProxyType[str, Ablated] = MappingProxyType(
+    {
+        "none": Ablated(66.9, 5.68),
+        "direct-a": Ablated(67.9, 6.42),
+        "direct-b": Ablated(68.1, 6.49),
+        "attention-a": Ablated(68.2, 6.42),
+        "attention-b": Ablated(68.6, 6.99),
+        "bilateral-a": Ablated(69.6, 6.48),
+        "bilateral-b": Ablated(69.9, 5.97),
+    }
+)
+"""Interactions of one network of 3x3 convolutions, c = 16."""

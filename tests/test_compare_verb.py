@@ -279,5 +279,5 @@ def test_one_comparison_at_a_time_writes_to_a_folder(tmp_path: Path, capsys: pyt
 
     held = Record(tmp_path / "out")
     assert run(["compare", "N0", *QUICK, "--out", str(tmp_path / "out")]) == 2
-    assert "is in use by another comparison" in capsys.readouterr().err
+    assert "is in use by another process" in capsys.readouterr().err
     held.close()

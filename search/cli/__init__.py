@@ -12,6 +12,7 @@ import typer
 from typer.main import get_command
 
 from search.cli import (
+    ablate_verbs,
     compare_verbs,
     data_verbs,
     export_verbs,
@@ -45,6 +46,7 @@ predict_verbs.register(app)
 export_verbs.register(app)
 data_verbs.register(app)
 study_verbs.register(app)
+ablate_verbs.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
