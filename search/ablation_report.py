@@ -244,8 +244,8 @@ def _markdown(known: Ablation, rows: list[dict[str, Any]], told: dict[str, Any])
         " ".join(reading(known, rows)),
         "",
         "G MACs: multiply-adds of convolutions to the scores, one a multiply-add; + biases: with sums with biases, as the paper counts. "
-        "Ranks are by mIoU among these rows, ours over the seeds that all have. The paper's: Cityscapes at 1024x2048, TensorRT in fp32 on a GTX 1070Ti, "
-        "without intervals.",
+        "Ranks are by mIoU among these rows, ours over the seeds that all have. The paper's (`its`): Cityscapes at 1024x2048, TensorRT in "
+        "fp32 on a GTX 1070Ti, without intervals.",
         "",
         f"Made by `{told['command']}` at commit {told['commit'] or 'unknown'} on {told['created']}.",
     ]
@@ -280,6 +280,7 @@ def _picture(known: Ablation, rows: list[dict[str, Any]]) -> bytes:
     right.set_ylabel("validation mIoU (%), Cityscapes", fontsize=8)
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.margins(x=0.2)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     return picture.getvalue()
