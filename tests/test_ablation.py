@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,6 +58,16 @@ def ablate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ablate:
         return list(json.loads(capsys.readouterr().out))
 
     return ablated
+
+
+@pytest.fixture
+def formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings are answered by a formula, where a test is of what becomes of them."""
+
+    def trained(training: Any, *rest: Any) -> Any:
+        return SimpleNamespace(scores=SimpleNamespace(miou_percent=10.0 + len(training.architecture) * (1 + training.seed)))
+
+    monkeypatch.setattr(ablation_run, "run_training", trained)
 
 
 def fill_store(path: Path) -> None:
@@ -222,7 +233,7 @@ def test_the_verb_trains_pairs_and_writes_everything(ablate: Ablate, tmp_path: P
     assert "its rank" in capsys.readouterr().out
 
 
-def test_interactions_at_one_width_and_fitted(ablate: Ablate, tmp_path: Path) -> None:
+def test_interactions_at_one_width_and_fitted(ablate: Ablate, formula: None, tmp_path: Path) -> None:
     rows = ablate("interactions", "--only", "direct-a", "--seeds", "1", "--width", "3", "--fit")
     assert [(row["kind"], row["fitted"], row["width"]) for row in rows] == [
         ("none", False, 3), ("direct-a", False, 3), ("none", True, 3), ("direct-a", True, 2),
@@ -249,7 +260,9 @@ def test_a_killed_ablation_goes_on_where_it_stopped(ablate: Ablate, tmp_path: Pa
     assert len(keys) == len(set(keys))
 
 
-def test_what_fails_is_a_row_and_only_what_may_pass_is_tried_again(ablate: Ablate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_is_a_row_and_only_what_may_pass_is_tried_again(
+    ablate: Ablate, formula: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, tried = ablation_run.run_training, list[str]()
 
     def failing(training: Any, *rest: Any) -> Any:
@@ -271,9 +284,7 @@ def test_what_fails_is_a_row_and_only_what_may_pass_is_tried_again(ablate: Ablat
     assert ablate(*arguments)[2]["seeds"] == 1 and [name.split("_")[3] for name in tried] == ["ghost"]
 
 
-def test_a_kind_that_cannot_be_measured_is_a_row_with_the_reason(
-    ablate: Ablate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_kind_that_cannot_be_measured_is_a_row_with_the_reason(ablate: Ablate, formula: None, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ablation_run.build
 
     def refusing(network: Architecture, *rest: Any, **how: Any) -> Any:
@@ -288,7 +299,7 @@ def test_a_kind_that_cannot_be_measured_is_a_row_with_the_reason(
     assert ablate("blocks", "--only", "residual", "--seeds", "1", "--width", "2")[1]["failure"] == ""
 
 
-def test_mistakes_are_one_line(ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(ablate: Ablate, formula: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ablate("blocks", "--only", "residual", "--seeds", "1", "--width", "2")
     (tmp_path / "file").write_text("")
     cases = [
