@@ -63,10 +63,7 @@ def score(
     network = load(plan.checkpoint, plan.architecture or None).to(device)
     spec = DataSpec.parse(plan.data)
     frames = open_split(spec, plan.split, native_size(spec))
-    _check_classes(plan, network, frames, submission)
-    for folder in (out, submission):  # found now, not after the scores
-        if folder is not None:
-            make_folder(folder)
+    _check(plan, network, frames, out, submission)
     told = read_description(plan.checkpoint)
     own = told.input_size if told is not None else frames.size
     if told is not None and told.provenance.get("data") == spec.name and plan.split in told.provenance.get("splits", ()):
@@ -93,12 +90,15 @@ def score(
     return found
 
 
-def _check_classes(plan: ScorePlan, network: Network, frames: Frames, submission: Path | None) -> None:
-    """Raise `UserError` where the network's classes are not those of the data, or of the server."""
+def _check(plan: ScorePlan, network: Network, frames: Frames, out: Path | None, submission: Path | None) -> None:
+    """Raise `UserError` where the network's classes are not those of the data or the server, or a folder cannot be made."""
     if network.num_classes != frames.num_classes:
         raise UserError(f"{plan.checkpoint} has {network.num_classes} classes, {plan.data} has {frames.num_classes}; they must be equal")
     if submission is not None and network.num_classes != len(LABEL_IDS):
         raise UserError(f"Cityscapes' server takes its {len(LABEL_IDS)} classes, {plan.checkpoint} has {network.num_classes}")
+    for folder in (out, submission):
+        if folder is not None:
+            make_folder(folder)
 
 
 def write_scores(out: Path, found: Evaluation, told: dict[str, object]) -> None:
