@@ -102,7 +102,7 @@ def test_the_files_hold_what_is_printed_and_where_it_comes_from(
     assert [row["network"] for row in written] == ["N0", WIDER] and list(written[0]) == list(rows[0])
     told = json.loads((out / "compare.json").read_text())
     assert told["rows"] == rows and told["commit"] and told["conditions"]["backend"] == "torch" and told["environment"]["device"]
-    assert told["command"].startswith("lps-search ") and told["conditions"]["rounds"] == 2
+    assert told["command"].startswith("lps-search") and told["conditions"]["rounds"] == 2
     text = (out / "compare.md").read_text()
     assert "one a multiply-add" in text and "batch normalisation folded" in text and text.count("| N0 |") == 1
     assert (out / "compare.png").stat().st_size > 10_000
