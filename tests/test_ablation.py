@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--input", "48x64", "--iterations", "1", "--set", "batch_size=2", "--backend", "torch", "--seconds", "0"]
 QUICK += ["--limit", "0", "--threads", "1", "--training-device", "cpu"]
 CONDITIONS = make_conditions((48, 64), "scores", "torch", "cpu", "fp32", 1, 0.0)
-CLASSES, WIDEST = 11, 20
+CLASSES, WIDEST = 11, 6
 PER_WIDTH = {"conv3x3": 1.0, "ghost": 0.4, "residual": 2.5, "none": 1.0, "direct-a": 1.5, "bilateral-b": 1.1}
 """Made latencies are so many milliseconds for each unit of c."""
 
@@ -72,6 +72,7 @@ def formula(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fill_store(path: Path) -> None:
     store, here = Store(path), environment(usable_backend("torch", "cpu"), "cpu")
+    store._connection.execute("BEGIN")
     for name, of in (("blocks", ("conv3x3", "ghost", "residual")), ("interactions", ("none", "direct-a", "bilateral-b"))):
         for kind in of:
             for width in range(1, WIDEST + 1):
@@ -79,6 +80,7 @@ def fill_store(path: Path) -> None:
                 name_in_store = subject(network_of(name, kind, width), CLASSES)
                 same: dict[str, Any] = {"conditions": CONDITIONS, "environment": here, "created": "2026-01-01T00:00:00+00:00"}
                 store.add(Measurement(subject=name_in_store, **same, **made))
+    store._connection.execute("COMMIT")
     store.close()
 
 
@@ -243,9 +245,9 @@ def test_interactions_at_one_width_and_fitted(ablate: Ablate, formula: None, tmp
 
 
 def test_a_killed_ablation_goes_on_where_it_stopped(ablate: Ablate, tmp_path: Path) -> None:
-    arguments = ["blocks", "--only", "residual", "--seeds", "2", "--width", "2"]
+    arguments = ["blocks", "--only", "residual", "--seeds", "1", "--width", "2"]
     out = tmp_path / "out"
-    place = ["record:after", "4"]  # two latencies, then the second training
+    place = ["record:after", "4"]  # after three latencies (the baseline's, residual's at c = 2 and 1) and a training
     command = [sys.executable, "-m", "tests.kill_driver", *place, "ablate", *arguments, *QUICK, "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -253,9 +255,10 @@ def test_a_killed_ablation_goes_on_where_it_stopped(ablate: Ablate, tmp_path: Pa
     assert len(before) == 4 and not (out / "ablation.png").exists()
     with (out / "record.jsonl").open("a") as file:
         file.write('{"key": {"what": "tra')  # as a kill in the midst of a line leaves it
-    assert ablate("blocks", "--report-only")[0]["seeds"] == 1
+    assert [row["seeds"] for row in ablate("blocks", "--report-only")] == [1, 0]
     rows = ablate(*arguments)
-    assert [row["seeds"] for row in rows] == [2, 2] and record(out)[:4] == before
+    assert [row["seeds"] for row in rows] == [1, 1] and record(out)[:4] == before
+    assert len(record(out)) == 5
     keys = [json.dumps(line["key"]) for line in record(out)]
     assert len(keys) == len(set(keys))
 
