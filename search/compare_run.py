@@ -174,13 +174,14 @@ class _Comparison:
 
     def _prepare(self, entry: Entry) -> None:
         """Export what turns are still to come of."""
+        key = self._key("prepare", entry, self._plan.ends(entry)[0])
+        if known := self._record.find(key):
+            self._fail(entry, "build", known["failure"])
         missing = dict.fromkeys(end for number in range(self._plan.rounds) for end in self._missing(entry, number))
         wanted = {self._stem(entry, end): end for end in missing if not compare_worker.files_of(self._stem(entry, end)).expected.exists()}
         if entry.kind == GRAPH or not wanted:
             return
-        key = self._key("prepare", entry, self._plan.ends(entry)[0])
-        known = self._record.find(key)
-        failure = known["failure"] if known else self._attempt(key, compare_worker.prepare, entry, wanted)
+        failure = self._attempt(key, compare_worker.prepare, entry, wanted)
         if isinstance(failure, str):
             self._fail(entry, "build", failure)
 
@@ -193,11 +194,10 @@ class _Comparison:
         for index, end in enumerate(self._plan.ends(entry)):
             if "build" in found.failures or end.boundary in found.failures:
                 continue
-            key = self._key("turn", entry, end, round_number)
-            fact = self._record.find(key)
+            fact = self._fact(entry, end, round_number)
             if fact is None:
                 with_memory = first and index == 0 and self._plan.limit_s > 0
-                fact = self._taken(key, entry, end, with_memory)
+                fact = self._taken(self._key("turn", entry, end, round_number), entry, end, with_memory)
             if "failure" in fact:
                 self._fail(entry, end.boundary, fact["failure"])
                 continue
@@ -234,8 +234,15 @@ class _Comparison:
         self._observer.note(f"{entry.label}: {what}: {reason}")
 
     def _missing(self, entry: Entry, round_number: int) -> list[Conditions]:
-        """The turns of a round that are still to be taken."""
-        return [end for end in self._plan.ends(entry) if self._record.find(self._key("turn", entry, end, round_number)) is None]
+        """The turns of a round that are still to be taken: not those of what is known to fail."""
+        if self._record.find(self._key("prepare", entry, self._plan.ends(entry)[0])):
+            return []
+        return [end for end in self._plan.ends(entry) if self._fact(entry, end, round_number) is None]
+
+    def _fact(self, entry: Entry, end: Conditions, round_number: int) -> dict[str, Any] | None:
+        """What is known of a turn: what it gave, or why an earlier one failed."""
+        known = [self._record.find(self._key("turn", entry, end, number)) for number in range(round_number + 1)]
+        return next((fact for fact in known if fact and "failure" in fact), known[-1])
 
     def _key(self, what: str, entry: Entry, end: Conditions, round_number: int = 0) -> dict[str, Any]:
         where = {"conditions": end.key(), "environment": self._environment.key()}

@@ -142,6 +142,7 @@ def test_a_network_that_fails_is_a_row_with_the_reason(
     assert "least size" in (tmp_path / "out" / "compare.md").read_text()
     before = record(tmp_path / "out")
     assert compare("LPS-Net-S", "N0", str(graph), *QUICK, "--input", "2x2") == rows and record(tmp_path / "out") == before
+    assert not (tmp_path / "out" / "graphs").exists()  # nothing more is to be tried
     assert run(["compare", "LPS-Net-S", *QUICK, "--input", "2x2", "--out", str(tmp_path / "none")]) == 1
     assert "none of the networks could be measured" in capsys.readouterr().err
 
