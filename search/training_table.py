@@ -187,7 +187,10 @@ def train_tasks(
         observer: told of progress.
         keep: folder of weights and of states that are gone on with; weights of whole trainings from scratch are kept here.
     """
-    wanted = [task for task in dict.fromkeys(tasks) if task not in table.rows]
+    every = list(dict.fromkeys(tasks))
+    missing = [task for task in every if task not in table.rows]
+    lost = {_origin(task) for task in missing if keep is not None and task.parent and not _origin_file(keep, task).exists()}
+    wanted = [task for task in every if task not in table.rows or task in lost]
     done = 0
 
     def told(detail: str) -> None:
@@ -217,7 +220,8 @@ def _train_setting(
     for ended in pool.run(config_for(setting, base), list(jobs), begin, wait):
         if keep is not None and not setting.rung and not setting.inherit and ended.job.seed == 0:
             _keep_weights(ended, keep, base)
-        table.add(_ended_row(jobs[ended.job], ended))
+        if jobs[ended.job] not in table.rows:  # else its weights alone were wanted again
+            table.add(_ended_row(jobs[ended.job], ended))
         yield ended
 
 
@@ -231,11 +235,20 @@ def parent_setting(setting: Setting) -> str:
     return dataclasses.replace(setting, inherit=False, rung=0).name
 
 
+def _origin(task: Task) -> Task:
+    """The training that an inheriting one starts from."""
+    return Task(architecture=task.parent, setting=parent_setting(Setting.parse(task.setting)), seed=0)
+
+
+def _origin_file(keep: Path, task: Task) -> Path:
+    return weights_file(keep, task.parent, parent_setting(Setting.parse(task.setting)))
+
+
 def _job(task: Task, setting: Setting, keep: Path | None) -> TrainJob:
     parent, state = None, None
     if setting.inherit:
         assert keep is not None
-        parent = weights_file(keep, task.parent, parent_setting(setting))
+        parent = _origin_file(keep, task)
     if keep is not None and not setting.inherit:
         digest = hashlib.sha256(repr((task.architecture, dataclasses.replace(setting, rung=0), task.seed)).encode()).hexdigest()[:24]
         path = keep / f"{digest}.pt"
