@@ -66,11 +66,11 @@ class Residual(Foldable):
         super().__init__()
         self.shortcut = stride == 1 and in_channels == out_channels
         self.first = ConvNorm(in_channels, out_channels, 3, stride, deployed=deployed)
-        self.second = ConvNorm(out_channels, out_channels, 3, deployed=deployed)
+        self.second = ConvNorm(out_channels, out_channels, 3, act=None, deployed=deployed)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        y = self.second(F.relu(self.first(x), inplace=True))
+        y = self.second(self.first(x))
         return F.relu(y + x if self.shortcut else y, inplace=True)
 
     @staticmethod
@@ -93,12 +93,11 @@ class Bottleneck(Foldable):
         inner = self.inner(out_channels)
         self.reduce = ConvNorm(in_channels, inner, 1, deployed=deployed)
         self.middle = ConvNorm(inner, inner, 3, stride, deployed=deployed)
-        self.expand = ConvNorm(inner, out_channels, 1, deployed=deployed)
+        self.expand = ConvNorm(inner, out_channels, 1, act=None, deployed=deployed)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        y = F.relu(self.reduce(x), inplace=True)
-        y = self.expand(F.relu(self.middle(y), inplace=True))
+        y = self.expand(self.middle(self.reduce(x)))
         return F.relu(y + x if self.shortcut else y, inplace=True)
 
     @staticmethod
@@ -127,14 +126,13 @@ class InvertedResidual(Foldable):
         super().__init__()
         self.shortcut = stride == 1 and in_channels == out_channels
         inner = self.EXPANSION * in_channels
-        self.expand = ConvNorm(in_channels, inner, 1, deployed=deployed)
-        self.depthwise = ConvNorm(inner, inner, 3, stride, groups=inner, deployed=deployed)
-        self.project = ConvNorm(inner, out_channels, 1, deployed=deployed)
+        self.expand = ConvNorm(in_channels, inner, 1, act="relu6", deployed=deployed)
+        self.depthwise = ConvNorm(inner, inner, 3, stride, groups=inner, act="relu6", deployed=deployed)
+        self.project = ConvNorm(inner, out_channels, 1, act=None, deployed=deployed)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        inner = F.relu6(self.expand(x), inplace=True)
-        y: Tensor = self.project(F.relu6(self.depthwise(inner), inplace=True))
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
         return y + x if self.shortcut else y
 
     @classmethod
@@ -161,8 +159,8 @@ class Ghost(Foldable):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
-        primary = F.relu(self.primary(x), inplace=True)
-        joined = torch.cat([primary, F.relu(self.cheap(primary), inplace=True)], 1)
+        primary = self.primary(x)
+        joined = torch.cat([primary, self.cheap(primary)], 1)
         return joined if joined.shape[1] == self.out_channels else joined[:, : self.out_channels]
 
     @staticmethod
@@ -186,21 +184,22 @@ class ShuffleUnit(Foldable):
         self.splits = stride == 1 and in_channels == out_channels
         self.kept, half = out_channels // 2, out_channels - out_channels // 2
         self.expand = ConvNorm(half if self.splits else in_channels, half, 1, deployed=deployed)
-        self.depthwise = ConvNorm(half, half, 3, stride, groups=half, deployed=deployed)
+        self.depthwise = ConvNorm(half, half, 3, stride, groups=half, act=None, deployed=deployed)
         self.project = ConvNorm(half, half, 1, deployed=deployed)
         beside = bool(self.kept) and not self.splits
-        self.side_depthwise = ConvNorm(in_channels, in_channels, 3, stride, groups=in_channels, deployed=deployed) if beside else None
+        self.side_depthwise = (
+            ConvNorm(in_channels, in_channels, 3, stride, groups=in_channels, act=None, deployed=deployed) if beside else None
+        )
         self.side_project = ConvNorm(in_channels, self.kept, 1, deployed=deployed) if beside else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
         side = None
         if self.side_depthwise is not None and self.side_project is not None:
-            side = F.relu(self.side_project(self.side_depthwise(x)), inplace=True)
+            side = self.side_project(self.side_depthwise(x))
         elif self.kept:
             side, x = x[:, : self.kept], x[:, self.kept :]
-        y = self.depthwise(F.relu(self.expand(x), inplace=True))
-        y = F.relu(self.project(y), inplace=True)
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
         return y if side is None else shuffled(side, y)
 
     @staticmethod
@@ -220,12 +219,20 @@ class ShuffleUnit(Foldable):
 def shuffled(side: Tensor, main: Tensor) -> Tensor:
     """The channels of two halves in turns, (N, C // 2, H, W) and (N, C - C // 2, H, W) to (N, C, H, W).
 
-    Of an odd number the last channel stays last, outside the turns. Written as reshapes and a transposition, which every runtime has.
+    Of an odd number the last channel stays last, outside the turns.
     """
-    count, pairs, height, width = side.shape
-    halves = torch.cat([side, main[:, :pairs] if main.shape[1] > pairs else main], 1).reshape(count, 2, pairs, height, width)
-    turns = halves.transpose(1, 2).reshape(count, 2 * pairs, height, width)
+    pairs = side.shape[1]
+    turns = dealt(torch.cat([side, main[:, :pairs] if main.shape[1] > pairs else main], 1), 2)
     return torch.cat([turns, main[:, pairs:]], 1) if main.shape[1] > pairs else turns
+
+
+def dealt(x: Tensor, groups: int) -> Tensor:
+    """(N, C, H, W) with its channels dealt out: the first of each group, then the second of each, and so on.
+
+    Written as reshapes and a transposition, which every runtime has.
+    """
+    count, channels, height, width = x.shape
+    return x.reshape(count, groups, channels // groups, height, width).transpose(1, 2).reshape(count, channels, height, width)
 
 
 class Block(Protocol):

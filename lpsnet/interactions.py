@@ -52,20 +52,14 @@ def without(items: Sequence[Tensor], number: int) -> list[Tensor]:
     return [*items[:number], *items[number + 1 :]]
 
 
-class Transform(ConvNorm):
+def transform(channels: int, deployed: bool) -> ConvNorm:
     """F of the paper: 3x3, BN, ReLU that keeps the channels. That it is 3x3 and ends in a ReLU is inferred."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape, not negative."""
-        return F.relu(super().forward(x), inplace=True)
+    return ConvNorm(channels, channels, deployed=deployed)
 
 
-class Gate(ConvNorm):
+def gate(channels: int, deployed: bool) -> ConvNorm:
     """Att of the paper: 3x3, BN, sigmoid that keeps the channels. All but the sigmoid is inferred."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape, between 0 and 1."""
-        return super().forward(x).sigmoid()
+    return ConvNorm(channels, channels, act="sigmoid", deployed=deployed)
 
 
 class Weightless(Foldable):
@@ -107,11 +101,11 @@ class Transforming(Foldable):
 
     def __init__(self, paths: int, channels: int, *, deployed: bool = False) -> None:
         super().__init__()
-        self.transforms = nn.ModuleList(Transform(channels, channels, deployed=deployed) for _ in range(paths if paths > 1 else 0))
+        self.transforms = nn.ModuleList(transform(channels, deployed) for _ in range(paths if paths > 1 else 0))
 
     def transformed(self, features: list[Tensor]) -> list[Tensor]:
         """F of each path's features."""
-        return [transform(x) for transform, x in zip(self.transforms, features, strict=True)]
+        return [layer(x) for layer, x in zip(self.transforms, features, strict=True)]
 
     @staticmethod
     def cost(channels: int, sizes: Sizes) -> Cost:
@@ -152,7 +146,7 @@ class DirectB(Transforming):
         moved, mixed = self.transformed(features), []
         for number, reduction in enumerate(self.reductions):
             joined = torch.cat([like(x, moved[number]) for x in moved[number:]], 1)
-            mixed.append(F.relu(reduction(joined), inplace=True))
+            mixed.append(reduction(joined))
         return [*mixed, features[-1]]
 
     @staticmethod
@@ -171,7 +165,7 @@ class AttentionA(Transforming):
 
     def __init__(self, paths: int, channels: int, *, deployed: bool = False) -> None:
         super().__init__(paths, channels, deployed=deployed)
-        self.gates = nn.ModuleList(Gate(channels, channels, deployed=deployed) for _ in range(paths - 1))
+        self.gates = nn.ModuleList(gate(channels, deployed) for _ in range(paths - 1))
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Features of all paths to features of the same shapes."""
@@ -199,18 +193,18 @@ class AttentionB(Transforming):
 
     def __init__(self, paths: int, channels: int, *, deployed: bool = False) -> None:
         super().__init__(paths, channels, deployed=deployed)
-        self.gates = nn.ModuleList(Gate(channels, channels, deployed=deployed) for _ in self.transforms)
+        self.gates = nn.ModuleList(gate(channels, deployed) for _ in self.transforms)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Features of all paths to features of the same shapes."""
         if len(features) == 1:
             return features
-        moved, attention = self.transformed(features), [gate(x) for gate, x in zip(self.gates, features, strict=True)]
+        moved, attention = self.transformed(features), [layer(x) for layer, x in zip(self.gates, features, strict=True)]
         mixed = []
         for number, own in enumerate(moved):
             first, *rest = without(attention, number)
-            gate = gathered(like(first, own), rest)
-            mixed.append(gathered(own * (gate / (1 + len(rest)) if rest else gate), without(moved, number)))
+            total = gathered(like(first, own), rest)
+            mixed.append(gathered(own * (total / (1 + len(rest)) if rest else total), without(moved, number)))
         return mixed
 
     @staticmethod

@@ -1,12 +1,15 @@
 """The re-parameterised 3x3 convolution (RepVGG, arXiv 2101.03697): branches while training, one plain convolution after.
 
 Covers the folding of batch normalisation and of parallel branches into a biased convolution, and the unit that most blocks and
-interactions are made of. Does not cover which block a network is made of (`blocks.py`).
+interactions and the comparison networks are made of. Does not cover which block a network is made of (`blocks.py`).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -54,47 +57,105 @@ def plain_conv(weight: Tensor, bias: Tensor, *, stride: int = 1, groups: int = 1
     return conv
 
 
-class ConvNorm(nn.Module):
-    """A square convolution with "same" padding and batch normalisation; deployed, one biased convolution.
+ACTIVATIONS: MappingProxyType[str, Callable[..., nn.Module]] = MappingProxyType(
+    {
+        "relu": nn.ReLU,
+        "relu6": nn.ReLU6,
+        "leaky": partial(nn.LeakyReLU, 0.1),
+        "silu": nn.SiLU,
+        "hardswish": nn.Hardswish,
+        "sigmoid": lambda inplace: nn.Sigmoid(),
+    }
+)
+"""Activation by name; each takes `inplace`."""
+
+
+class FoldableConv(nn.Module):
+    """A convolution of either kind with its batch normalisation, none in deployed form, and its activation, none where there is none.
 
     Args:
-        in_channels: channels of the input (N, in_channels, H, W).
-        out_channels: channels of the output (N, out_channels, ceil(H / stride), ceil(W / stride)).
-        kernel: odd side of the kernel.
-        stride: 1 or 2.
-        groups: of the convolution.
-        deployed: build the deployed form.
+        conv: the convolution.
+        act: a name of `ACTIVATIONS`, or none.
+        eps: of the normalisation.
+        deployed: build the deployed form, for which `conv` must have a bias.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, *, groups: int = 1, deployed: bool = False
-    ) -> None:
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, act: str | None, eps: float = 1e-5, *, deployed: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=deployed)
-        self.norm = None if deployed else nn.BatchNorm2d(out_channels)
+        self.conv = conv
+        self.norm = None if deployed else nn.BatchNorm2d(conv.out_channels, eps)
+        self.act = ACTIVATIONS[act](inplace=True) if act else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """(N, in, H, W) to the shape the convolution gives."""
         x = self.conv(x)
-        return x if self.norm is None else self.norm(x)
+        x = x if self.norm is None else self.norm(x)
+        return x if self.act is None else self.act(x)
 
     def fold(self) -> None:
-        """Turn into the deployed form, in place."""
+        """Turn into the deployed form as eval mode has it, in place; nothing where it has that form."""
         if self.norm is not None:
             fold_in_place(self.conv, self.norm)
             self.norm = None
 
 
+class ConvNorm(FoldableConv):
+    """A square convolution with "same" padding, batch normalisation, activation; deployed, one biased convolution and the activation.
+
+    (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: side of the kernel, odd.
+        stride: of the convolution.
+        groups: of the convolution; `in_channels` for a depthwise one.
+        dilation: rate of the kernel, or (vertical, horizontal) rates.
+        bias: whether the convolution has a bias in training form, which counts as parameters in some publications.
+        act: a name of `ACTIVATIONS`, or none.
+        eps: of the normalisation.
+        padding: in pixels a side, for a published network whose padding is not "same".
+        deployed: build the deployed form.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        dilation: int | tuple[int, int] = 1,
+        bias: bool = False,
+        act: str | None = "relu",
+        eps: float = 1e-5,
+        padding: int | None = None,
+        deployed: bool = False,
+    ) -> None:
+        rates = (dilation, dilation) if isinstance(dilation, int) else dilation
+        around = (kernel // 2 * rates[0], kernel // 2 * rates[1]) if padding is None else (padding, padding)
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, around, rates, groups, bias or deployed)
+        super().__init__(conv, act, eps, deployed=deployed)
+
+
+def fold(network: nn.Module) -> None:
+    """Fold every batch normalisation of a network, each of which stands in a `FoldableConv`, in place."""
+    for part in network.modules():
+        if isinstance(part, FoldableConv):
+            part.fold()
+    left = [name for name, part in network.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    assert not left, f"no ConvNorm or DeconvNorm holds the normalisations {', '.join(left)}"
+
+
 class Foldable(nn.Module):
-    """A module whose only batch normalisations are those of `ConvNorm` units, so that both forms share one forward."""
+    """A module that `fold` brings into deployed form, so that both forms share one forward."""
 
     def deploy(self) -> Self:
         """The same function in eval mode without batch normalisation; this module stays untouched."""
         twin = copy.deepcopy(self)
-        for part in twin.modules():
-            if isinstance(part, ConvNorm):
-                part.fold()
-        return twin.train(self.training)
+        fold(twin)
+        return twin
 
 
 class RepConv(nn.Module):

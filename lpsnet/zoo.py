@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lpsnet.architecture import EIGHTHS, NAMED, Architecture, ArchitectureError
 from lpsnet.baselines import BASELINES, Baseline
-from lpsnet.baselines.layers import fold
 from lpsnet.complexity import Complexity, complexity, count_macs, count_parameters
 from lpsnet.network import STRIDES, LPSNet
+from lpsnet.reparam import fold
 
 Network = LPSNet | Baseline
 """What is trained, saved and exported."""

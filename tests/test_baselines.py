@@ -20,10 +20,10 @@ from latency.export import check_agreement, seeded_input, to_onnx
 from latency.measure import at_boundary
 from lpsnet.baselines import BASELINES, Baseline, Row, afformer, baseline, vgg
 from lpsnet.baselines.darknet import darknet19
-from lpsnet.baselines.layers import ConvNorm, DeconvNorm, crop, deconv, fold
+from lpsnet.baselines.layers import DeconvNorm, crop, deconv
 from lpsnet.baselines.seam import Chain, Link
-from lpsnet.baselines.shufflenet import shuffle
 from lpsnet.baselines.table import RTSEG
+from lpsnet.blocks import dealt
 from lpsnet.complexity import count_macs, count_parameters
 from lpsnet.data.frames import Frames
 from lpsnet.data.synthetic import Synthetic
@@ -31,6 +31,7 @@ from lpsnet.errors import UserError
 from lpsnet.evaluation import evaluate
 from lpsnet.parallel import Alone
 from lpsnet.recipe import TrainRecipe
+from lpsnet.reparam import ConvNorm, fold
 from lpsnet.training import fit
 from tests.backends import normalised
 
@@ -384,8 +385,8 @@ def test_features_are_cropped_at_the_lower_right() -> None:
     assert crop(x, (3, 9)) is x
 
 
-def test_a_shuffle_takes_a_channel_of_each_group_in_turn() -> None:
-    assert shuffle(torch.arange(6.0).reshape(1, 6, 1, 1), 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
+def test_channels_are_dealt_out_from_each_group_in_turn() -> None:
+    assert dealt(torch.arange(6.0).reshape(1, 6, 1, 1), 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
 
 
 # The table

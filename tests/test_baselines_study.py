@@ -18,8 +18,8 @@ from lpsnet.baselines.afformer import HEADS, WINDOWS, Attention, Filters, _begin
 from lpsnet.baselines.attention_unet import Gate, attention_unet, attention_unet_resnet34
 from lpsnet.baselines.bowlnet import bowlnet
 from lpsnet.baselines.efficientnet import MBConv, efficientnet_b0
+from lpsnet.baselines.layers import resize_pixels
 from lpsnet.baselines.light import light
-from lpsnet.baselines.parts import resize_pixels
 from lpsnet.baselines.seam import Baseline
 from lpsnet.baselines.unet import study_unet
 from lpsnet.complexity import count_macs, count_parameters

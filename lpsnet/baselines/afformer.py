@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lpsnet.baselines.layers import ConvNorm
-from lpsnet.baselines.parts import resize_pixels, separable, size_of
+from lpsnet.baselines.layers import resize_pixels, separable, size_of
 from lpsnet.baselines.seam import Baseline, Chain, Link
-from lpsnet.interactions import resize
+from lpsnet.interactions import like
+from lpsnet.reparam import ConvNorm
 
 VARIANTS: MappingProxyType[str, tuple[tuple[int, ...], tuple[int, ...]]] = MappingProxyType(
     {
@@ -184,8 +184,8 @@ class Stage(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, depth: int, strides: tuple[int, int]) -> None:
         super().__init__()
-        self.pixels = separable(in_channels, in_channels, strides[0], act="hardswish")
-        self.prototypes = separable(in_channels, in_channels, strides[1], act="hardswish")
+        self.pixels = separable(in_channels, in_channels, stride=strides[0], act="hardswish")
+        self.prototypes = separable(in_channels, in_channels, stride=strides[1], act="hardswish")
         self.restore = Restore(in_channels)
         self.transformer = Transformer(in_channels, depth) if depth else None
         self.end = ConvNorm(in_channels, out_channels, 1, act="hardswish")
@@ -197,7 +197,7 @@ class Stage(nn.Module):
         if self.transformer is None:
             mixed = self.restore(pixels + prototypes)
         else:
-            mixed = self.restore(pixels) + resize(self.transformer(prototypes), size_of(pixels))
+            mixed = self.restore(pixels) + like(self.transformer(prototypes), pixels)
         found: Tensor = self.end(mixed)
         return found
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lpsnet.baselines.layers import ConvNorm
-from lpsnet.baselines.parts import size_of
-from lpsnet.baselines.resnet34 import resnet34
-from lpsnet.baselines.seam import Baseline, Chain, Link
+from lpsnet.baselines.resnet import resnet34
+from lpsnet.baselines.seam import Baseline
+from lpsnet.baselines.unet import unet_encoder
 from lpsnet.baselines.vgg import conv_relu
-from lpsnet.interactions import resize
+from lpsnet.interactions import like
+from lpsnet.reparam import ConvNorm
 
 WIDTHS = (64, 128, 256, 512, 1024)
 """Channels of the plain encoder's features at full size, 1/2, 1/4, 1/8 and 1/16."""
@@ -55,7 +55,7 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(N, below, h, w) and (N, channels, H, W) to (N, channels, H, W)."""
-        x = self.narrow(resize(x, size_of(skip)))
+        x = self.narrow(like(x, skip))
         mixed: Tensor = self.mix(torch.cat([self.gate(skip, x), x], 1))
         return mixed
 
@@ -86,17 +86,9 @@ def _pair(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(*conv_relu(in_channels, out_channels), *conv_relu(out_channels, out_channels))
 
 
-def _plain_encoder() -> Chain:
-    """`unet_encoder` with biases in place of normalisations, and twice the channels at 1/16."""
-    links = [Link("full", _pair(3, WIDTHS[0]), WIDTHS[0])]
-    for number, (before, after) in enumerate(pairwise(WIDTHS), 1):
-        links.append(Link(f"half{number}", nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), *_pair(before, after)), after, 2))
-    return Chain(links, [link.name for link in links])
-
-
 def attention_unet(num_classes: int, *, published: bool = False) -> Baseline:
-    """Attention U-Net with score maps of full size. `published` changes nothing."""
-    chain = _plain_encoder()
+    """Attention U-Net with score maps of full size, over layers with biases in place of normalisations. `published` changes nothing."""
+    chain = unet_encoder(WIDTHS, _pair)
     return Baseline("attention-unet", chain, AttentionUNet(chain.channels, num_classes), num_classes)
 
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lpsnet.baselines.layers import ConvNorm, crop, deconv
-from lpsnet.baselines.parts import resize_pixels, size_of
+from lpsnet.baselines.layers import crop, deconv, resize_pixels, size_of
 from lpsnet.baselines.seam import Baseline, Chain, Link
+from lpsnet.reparam import ConvNorm
 
 WIDTHS = (32, 64, 128, 256)
 """Channels of the features at 1/2, 1/4, 1/8 and 1/16."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from lpsnet.baselines.layers import ConvNorm
 from lpsnet.baselines.seam import Chain, Link
+from lpsnet.reparam import ConvNorm
 
 GROUPS = ((32,), (64,), (128, 64, 128), (256, 128, 256), (512, 256, 512, 256, 512), (1024, 512, 1024, 512, 1024))
 """Channels of the convolutions between two poolings, 3x3 and 1x1 in turn."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lpsnet.baselines.layers import TF_EPS, ConvNorm
+from lpsnet.baselines.layers import TF_EPS
 from lpsnet.baselines.mobilenet import mobilenet_v2
 from lpsnet.baselines.seam import Baseline
 from lpsnet.baselines.shufflenet import shufflenet_v2
+from lpsnet.reparam import ConvNorm
 
 WIDTH = 256
 """Channels of every branch of a head."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lpsnet.baselines.layers import ConvNorm
 from lpsnet.baselines.seam import Chain, Link
+from lpsnet.reparam import ConvNorm
 
 STAGES = ((1, 3, 16, 1, 1), (6, 3, 24, 2, 2), (6, 5, 40, 2, 2), (6, 3, 80, 3, 2), (6, 5, 112, 3, 1), (6, 5, 192, 4, 2))
 """Expansion, kernel, channels, number of blocks and stride of the first block of `stage1` to `stage6`."""

@@ -1,4 +1,4 @@
-"""What the comparison networks are made of: convolutions, plain and transposed, with normalisation and activation, and their folded form.
+"""What the comparison networks are made of beside `ConvNorm` (`lpsnet/reparam.py`): transposed and separable convolutions, sizes.
 
 Every batch normalisation of a comparison network stands in a `ConvNorm` or a `DeconvNorm`, so that one pass folds them all.
 Does not cover the blocks an LPS-Net path is made of (`lpsnet/blocks.py`).
@@ -6,94 +6,17 @@ Does not cover the blocks an LPS-Net path is made of (`lpsnet/blocks.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from types import MappingProxyType
-
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lpsnet.reparam import fold_in_place
-
-ACTIVATIONS: MappingProxyType[str, Callable[..., nn.Module]] = MappingProxyType(
-    {
-        "relu": nn.ReLU,
-        "relu6": nn.ReLU6,
-        "leaky": partial(nn.LeakyReLU, 0.1),
-        "silu": nn.SiLU,
-        "hardswish": nn.Hardswish,
-    }
-)
-"""Activation by name; each takes `inplace`."""
-
+from lpsnet.reparam import ConvNorm, FoldableConv
 
 TF_EPS = 1e-3
 """Of the normalisations of networks that were published in TensorFlow."""
 
 
-class _Normalised(nn.Module):
-    """A convolution of either kind with its normalisation and activation."""
-
-    conv: nn.Conv2d | nn.ConvTranspose2d
-    norm: nn.Module
-    act: nn.Module
-
-    def _follow(self, channels: int, act: str | None, eps: float) -> None:
-        """Add what follows the convolution."""
-        self.norm = nn.BatchNorm2d(channels, eps)
-        self.act = ACTIVATIONS[act](inplace=True) if act else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.act(self.norm(self.conv(x)))
-        return found
-
-    def fold(self) -> None:
-        """Fold the normalisation, as it is in eval mode, into the convolution, in place; nothing where that was done before."""
-        norm: nn.BatchNorm2d = self.norm  # type: ignore[assignment]
-        if isinstance(norm, nn.Identity):
-            return
-        fold_in_place(self.conv, norm)
-        self.norm = nn.Identity()
-
-
-class ConvNorm(_Normalised):
-    """Convolution with "same" padding, batch normalisation, activation: (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride)).
-
-    Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel: side of the kernel, odd.
-        stride: of the convolution.
-        groups: of the convolution; `in_channels` for a depthwise one.
-        dilation: rate of the kernel.
-        bias: whether the convolution has a bias in training form, which counts as parameters in some publications.
-        act: a name of `ACTIVATIONS`, or none.
-        eps: of the normalisation.
-        padding: in pixels a side, for a published network whose padding is not "same".
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int = 3,
-        stride: int = 1,
-        *,
-        groups: int = 1,
-        dilation: int | tuple[int, int] = 1,
-        bias: bool = False,
-        act: str | None = "relu",
-        eps: float = 1e-5,
-        padding: int | None = None,
-    ) -> None:
-        super().__init__()
-        rates = (dilation, dilation) if isinstance(dilation, int) else dilation
-        around = (kernel // 2 * rates[0], kernel // 2 * rates[1]) if padding is None else (padding, padding)
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, around, rates, groups, bias)
-        self._follow(out_channels, act, eps)
-
-
-class DeconvNorm(_Normalised):
+class DeconvNorm(FoldableConv):
     """Transposed convolution as `deconv` makes it, batch normalisation, activation: (N, in, H, W) to (N, out, H * stride, W * stride).
 
     Args: as of `ConvNorm`; the kernel may be even.
@@ -110,9 +33,15 @@ class DeconvNorm(_Normalised):
         act: str | None = "relu",
         eps: float = 1e-5,
     ) -> None:
-        super().__init__()
-        self.conv = deconv(in_channels, out_channels, kernel, stride, bias=bias)
-        self._follow(out_channels, act, eps)
+        super().__init__(deconv(in_channels, out_channels, kernel, stride, bias=bias), act, eps)
+
+
+def separable(
+    in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, *, rate: int = 1, act: str | None = "relu"
+) -> nn.Sequential:
+    """Depthwise, then pointwise with one normalisation after both: (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
+    depthwise = nn.Conv2d(in_channels, in_channels, kernel, stride, kernel // 2 * rate, rate, groups=in_channels, bias=False)
+    return nn.Sequential(depthwise, ConvNorm(in_channels, out_channels, 1, act=act))
 
 
 def deconv(in_channels: int, out_channels: int, kernel: int, stride: int, *, bias: bool = True) -> nn.ConvTranspose2d:
@@ -136,6 +65,16 @@ def deconv(in_channels: int, out_channels: int, kernel: int, stride: int, *, bia
     return conv
 
 
+def size_of(x: Tensor) -> tuple[int, int]:
+    """(height, width) of (N, C, H, W)."""
+    return x.shape[-2], x.shape[-1]
+
+
+def resize_pixels(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of (N, C, H, W) to (N, C, *size) that keeps pixels' areas in line, where `resize` keeps the corners' centres."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
 def crop(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, C, H, W) without the rows and columns beyond `size`; the tensor itself where there are none.
 
@@ -148,13 +87,4 @@ def crop(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 def add(x: Tensor, skip: Tensor) -> Tensor:
     """The sum of enlarged features (N, C, H', W'), cropped, and a skip connection (N, C, H, W) that is no larger."""
-    return crop(x, (skip.shape[-2], skip.shape[-1])) + skip
-
-
-def fold(network: nn.Module) -> None:
-    """Fold every normalisation of a network in place."""
-    for module in network.modules():
-        if isinstance(module, _Normalised):
-            module.fold()
-    left = [name for name, module in network.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    assert not left, f"no ConvNorm or DeconvNorm holds the normalisations {', '.join(left)}"
+    return crop(x, size_of(skip)) + skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lpsnet.baselines.efficientnet import efficientnet_b0
-from lpsnet.baselines.parts import resize_pixels, separable, size_of
+from lpsnet.baselines.layers import resize_pixels, separable, size_of
 from lpsnet.baselines.seam import Baseline
 
 WIDTHS = (128, 96, 64, 32)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lpsnet.baselines.darknet import darknet19
-from lpsnet.baselines.layers import ConvNorm
+from lpsnet.baselines.layers import separable
 from lpsnet.baselines.mobilenet import mobilenet_v2
 from lpsnet.baselines.seam import Baseline, Chain
 from lpsnet.baselines.shufflenet import shufflenet_liteseg
-from lpsnet.interactions import resize
+from lpsnet.interactions import like
+from lpsnet.reparam import ConvNorm
 
 WIDTH = 96
 """Channels of every branch and of the decoder."""
@@ -18,23 +19,17 @@ WIDTH = 96
 IMAGENET_CLASSES = 1000
 
 
-def separable(in_channels: int, out_channels: int, kernel: int = 1, rate: int = 1, act: str | None = "relu") -> nn.Sequential:
-    """Depthwise, then pointwise convolution with one normalisation after both: (N, in, H, W) to (N, out, H, W)."""
-    depthwise = nn.Conv2d(in_channels, in_channels, kernel, 1, kernel // 2 * rate, rate, groups=in_channels, bias=False)
-    return nn.Sequential(depthwise, ConvNorm(in_channels, out_channels, 1, act=act))
-
-
 class DeepPyramid(nn.Module):
     """DASPP: (N, channels, h, w) joined with five views of it, of 1x1, of rates 3, 6 and 9, and of its mean, made `WIDTH` channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.point = separable(channels, WIDTH, act=None)
+        self.point = separable(channels, WIDTH, 1, act=None)
         self.atrous = nn.ModuleList(
-            nn.Sequential(separable(channels, WIDTH, 3, rate, act=None), separable(WIDTH, WIDTH, 3)) for rate in (3, 6, 9)
+            nn.Sequential(separable(channels, WIDTH, rate=rate, act=None), separable(WIDTH, WIDTH)) for rate in (3, 6, 9)
         )
         self.mean = ConvNorm(channels, WIDTH, 1)
-        self.fuse = separable(channels + 5 * WIDTH, WIDTH)
+        self.fuse = separable(channels + 5 * WIDTH, WIDTH, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) to (N, WIDTH, h, w)."""
@@ -56,15 +51,13 @@ class LiteSeg(nn.Module):
         super().__init__()
         larger, last = channels
         self.pyramid = DeepPyramid(last)
-        self.reduce = separable(larger, reduced) if reduced else nn.Identity()
-        self.head = nn.Sequential(
-            separable((reduced or larger) + WIDTH, WIDTH, 3), separable(WIDTH, WIDTH, 3), nn.Conv2d(WIDTH, num_classes, 1)
-        )
+        self.reduce = separable(larger, reduced, 1) if reduced else nn.Identity()
+        self.head = nn.Sequential(separable((reduced or larger) + WIDTH, WIDTH), separable(WIDTH, WIDTH), nn.Conv2d(WIDTH, num_classes, 1))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Score maps (N, num_classes, h, w) of features of which the larger is (N, C, h, w)."""
         larger, last = features
-        scores: Tensor = self.head(torch.cat([resize(self.pyramid(last), (larger.shape[-2], larger.shape[-1])), self.reduce(larger)], 1))
+        scores: Tensor = self.head(torch.cat([like(self.pyramid(last), larger), self.reduce(larger)], 1))
         return scores
 
 

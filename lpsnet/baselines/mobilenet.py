@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lpsnet.baselines.layers import TF_EPS, ConvNorm
+from lpsnet.baselines.layers import TF_EPS
 from lpsnet.baselines.seam import Chain, Link
+from lpsnet.reparam import ConvNorm
 
 UNITS = (
     ("conv2_1", 64, 1),
@@ -36,9 +37,9 @@ def mobilenet_dilated() -> Chain:
     """
     links = _first_units(5)
     links.append(Link("conv4_2", ConvNorm(256, 512, 3, dilation=2, bias=True, eps=TF_EPS), 512))
-    links += [Link(f"conv5_{number}", separable(512, 512, act="relu"), 512) for number in range(1, 6)]
+    links += [Link(f"conv5_{number}", unit(512, 512, act="relu"), 512) for number in range(1, 6)]
     links.append(Link("conv5_6", ConvNorm(512, 1024, 3, dilation=4, bias=True, eps=TF_EPS), 1024))
-    links.append(Link("conv6_1", separable(1024, 1024, act="relu"), 1024))
+    links.append(Link("conv6_1", unit(1024, 1024, act="relu"), 1024))
     return Chain(links, ("conv6_1",))
 
 
@@ -46,11 +47,11 @@ def _first_units(count: int) -> list[Link]:
     """`conv1_1` and the first units."""
     links = [Link("conv1_1", ConvNorm(3, 32, 3, 2, bias=True, act="relu6", eps=TF_EPS), 32, 2)]
     for name, width, stride in UNITS[:count]:
-        links.append(Link(name, separable(links[-1].channels, width, stride), width, stride))
+        links.append(Link(name, unit(links[-1].channels, width, stride), width, stride))
     return links
 
 
-def separable(in_channels: int, out_channels: int, stride: int = 1, act: str = "relu6") -> nn.Sequential:
+def unit(in_channels: int, out_channels: int, stride: int = 1, act: str = "relu6") -> nn.Sequential:
     """Depthwise 3x3, then pointwise 1x1, both biased and normalised: (N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
     return nn.Sequential(
         ConvNorm(in_channels, in_channels, 3, stride, groups=in_channels, bias=True, act=act, eps=TF_EPS),

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from torch import nn
 
 from lpsnet.baselines.dilation import Frontend
-from lpsnet.baselines.mobilenet import mobilenet, mobilenet_dilated, separable
+from lpsnet.baselines.mobilenet import mobilenet, mobilenet_dilated, unit
 from lpsnet.baselines.resnet import resnet18
 from lpsnet.baselines.seam import Baseline, Chain
 from lpsnet.baselines.shufflenet import STEM, shufflenet_rtseg
@@ -53,7 +53,7 @@ def unet(encoder: str, num_classes: int, *, published: bool = False) -> Baseline
         chain = resnet18(("stage2", "stage3", "stage4", "stage5"))
         decoder = LinkNet(chain.channels, num_classes)
     elif encoder == "mobilenet":
-        unused = separable(1024, 1024) if published else None
+        unused = unit(1024, 1024) if published else None
         chain = mobilenet(("conv2_1", "conv3_1", "conv4_1", "conv5_5", "conv5_6"), unused=unused)
         decoder = LinearUNet(chain.channels, 32, num_classes)
     else:

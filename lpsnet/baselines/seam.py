@@ -15,8 +15,9 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from lpsnet.baselines.layers import crop, fold
+from lpsnet.baselines.layers import crop
 from lpsnet.interactions import resize
+from lpsnet.reparam import fold
 
 
 class Encoder(Protocol):

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lpsnet.baselines.layers import TF_EPS, ConvNorm
+from lpsnet.baselines.layers import TF_EPS
 from lpsnet.baselines.seam import Chain, Link
+from lpsnet.blocks import dealt
+from lpsnet.reparam import ConvNorm
 
 STEM = 24
 """Channels of the first convolution."""
@@ -22,12 +24,6 @@ WIDTHS = {3: (240, 480, 960), 8: (384, 768, 1536)}
 
 WIDTHS_V2 = (116, 232, 464)
 """Likewise of ShuffleNetV2."""
-
-
-def shuffle(x: Tensor, groups: int) -> Tensor:
-    """(N, C, H, W) with its channels dealt out: the first of each group, then the second of each, and so on."""
-    count, channels, height, width = x.shape
-    return x.reshape(count, groups, channels // groups, height, width).transpose(1, 2).reshape(count, channels, height, width)
 
 
 class ShuffleUnit(nn.Module):
@@ -72,7 +68,7 @@ class ShuffleUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) to (N, out, ceil(H / stride), ceil(W / stride))."""
         found = self.narrow(x)
-        found = self.widen(self.depthwise(shuffle(found, self.groups) if self.groups > 1 else found))
+        found = self.widen(self.depthwise(dealt(found, self.groups) if self.groups > 1 else found))
         return F.relu(x + found if self.mean is None else torch.cat([self.mean(x), found], 1), inplace=True)
 
 
@@ -154,7 +150,7 @@ class BasicUnitV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same."""
-        kept, changed = shuffle(x, 2).chunk(2, 1)
+        kept, changed = dealt(x, 2).chunk(2, 1)
         return torch.cat([kept, self.change(changed)], 1)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lpsnet.baselines.layers import TF_EPS, ConvNorm, DeconvNorm, add, deconv
+from lpsnet.baselines.layers import TF_EPS, DeconvNorm, add, deconv
+from lpsnet.reparam import ConvNorm
 
 
 class SkipNet(nn.Module):

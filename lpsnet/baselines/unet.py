@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from lpsnet.baselines.layers import ConvNorm
-from lpsnet.baselines.parts import size_of
 from lpsnet.baselines.seam import Baseline, Chain, Link
-from lpsnet.interactions import resize
+from lpsnet.interactions import like
+from lpsnet.reparam import ConvNorm
 
 WIDTHS = (64, 128, 256, 512, 512)
 """Channels of the features at full size, 1/2, 1/4, 1/8 and 1/16."""
 
 
-def unet_encoder() -> Chain:
-    """Two 3x3 at each size, `full` and then `half1` to `half4` (1/16), each after a pooling but the first."""
-    links = [Link("full", _pair(3, WIDTHS[0], WIDTHS[0]), WIDTHS[0])]
-    for number, (before, after) in enumerate(pairwise(WIDTHS), 1):
+def unet_encoder(widths: tuple[int, ...], pair: Callable[[int, int], nn.Sequential]) -> Chain:
+    """Two 3x3, as `pair` makes them, at each size, `full` and then `half1` to `half4` (1/16), each after a pooling but the first."""
+    links = [Link("full", pair(3, widths[0]), widths[0])]
+    for number, (before, after) in enumerate(pairwise(widths), 1):
         # The published poolings round down; that differs at sizes that are no multiple of 16 only.
-        links.append(Link(f"half{number}", nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), *_pair(before, after, after)), after, 2))
+        links.append(Link(f"half{number}", nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), *pair(before, after)), after, 2))
     return Chain(links, [link.name for link in links])
 
 
@@ -47,7 +47,7 @@ class JoiningUNet(nn.Module):
         """Score maps (N, num_classes, H, W) of features of which the largest is (N, C, H, W)."""
         x = features[-1]
         for mix, skip in zip(self.mix, reversed(features[:-1]), strict=True):
-            x = mix(torch.cat([skip, resize(x, size_of(skip))], 1))
+            x = mix(torch.cat([skip, like(x, skip)], 1))
         scores: Tensor = self.score(x)
         return scores
 
@@ -58,5 +58,5 @@ def _pair(in_channels: int, middle: int, out_channels: int) -> nn.Sequential:
 
 def study_unet(num_classes: int, *, published: bool = False) -> Baseline:
     """U-Net with score maps of full size. `published` changes nothing."""
-    chain = unet_encoder()
+    chain = unet_encoder(WIDTHS, lambda before, after: _pair(before, after, after))
     return Baseline("unet", chain, JoiningUNet(chain.channels, num_classes), num_classes)

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lpsnet.baselines.layers import TF_EPS, ConvNorm, DeconvNorm, add, deconv
+from lpsnet.baselines.layers import TF_EPS, DeconvNorm, add, deconv
+from lpsnet.reparam import ConvNorm
 
 
 class LinearUNet(nn.Module):
