@@ -69,6 +69,22 @@ def test_a_shipped_network_is_exported_with_its_weights(
     assert "leave out --classes 7" in refused(capsys, "export", "LPS-Net-S-train", "--classes", "7", "--out", str(tmp_path / "t.onnx"))
 
 
+def test_a_shipped_network_and_its_train_only_one_have_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LPS_SEARCH_CHECKPOINTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("search.export.export_onnx", lambda model, plan, path, **_: {"boundary": "scores", "path": str(path)})
+    for name in ("LPS-Net-S", "LPS-Net-S-train"):
+        save(tmp_path / f"{name}.safetensors", LPSNet("LPS-Net-S", 3).eval().deploy(), class_names=tuple("abc"), input_size=(64, 96))
+    written = []
+    for name in ("LPS-Net-S", "lps-net-s-train"):
+        assert run(["export", name, "--json"]) == 0
+        written += json.loads(capsys.readouterr().out)
+    text = Architecture.parse("LPS-Net-S")
+    assert written == [f"{text}_64x96_labels_fp32.onnx", f"{text}-train_64x96_labels_fp32.onnx"]
+
+
 def test_an_architecture_is_exported_with_random_weights_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", N0, "--input", "64x96", "--out", str(tmp_path / "n.onnx")]) == 0
     assert "random weights" in capsys.readouterr().err

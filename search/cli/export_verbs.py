@@ -66,7 +66,7 @@ def export(
     shape = parse_size(size) if size else own_size
     stored = "fp32" if precision == "tf32" else precision
     plan = ExportPlan(size=shape, boundary=boundary, precision=stored, normalised=normalised, dynamic_batch=dynamic_batch)
-    path = out or Path(f"{model.name}_{shape[0]}x{shape[1]}_{boundary}_{precision}.onnx")
+    path = out or Path(f"{_stem(network, model)}_{shape[0]}x{shape[1]}_{boundary}_{precision}.onnx")
     if path.suffix != ".onnx":
         raise UserError(f"--out names the ONNX file and must end in .onnx, got {path}")
     written = _written(model, plan, path, network, (flavour, options) if options else None)
@@ -141,6 +141,13 @@ def _network(text: str, classes: int | None, architecture: str) -> tuple[Network
     if classes not in (None, network.num_classes):
         raise UserError(f"{text} has {network.num_classes} classes; leave out --classes {classes}")
     return network, size
+
+
+def _stem(text: str, network: Network) -> str:
+    """What files are called by default; a shipped network that was trained on the train split alone is told from the other."""
+    from lpsnet.checkpoint import TRAIN_ONLY, is_shipped
+
+    return network.name + (TRAIN_ONLY if is_shipped(text) and text.lower().endswith(TRAIN_ONLY) else "")
 
 
 def _loaded(text: str, architecture: str) -> tuple[Network, tuple[int, int]]:
