@@ -85,6 +85,16 @@ def test_a_shipped_network_and_its_train_only_one_have_files_of_their_own(
     assert written == [f"{text}_64x96_labels_fp32.onnx", f"{text}-train_64x96_labels_fp32.onnx"]
 
 
+def test_another_architecture_than_the_text_that_is_exported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["export", "N0", "--input", "64x96", "--out", str(tmp_path / "n.onnx")]
+    assert f"N0 is {N0}, expected skipnet-mobilenet" in refused(capsys, *given, "--architecture", "skipnet-mobilenet")
+    assert not (tmp_path / "n.onnx").exists()
+    monkeypatch.setattr("search.export.export_onnx", lambda *_, **__: {})
+    assert run([*given, "--architecture", N0, "--json"]) == 0
+
+
 def test_an_architecture_is_exported_with_random_weights_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", N0, "--input", "64x96", "--out", str(tmp_path / "n.onnx")]) == 0
     assert "random weights" in capsys.readouterr().err

@@ -127,12 +127,14 @@ def _network(text: str, classes: int | None, architecture: str) -> tuple[Network
     """The network that a checkpoint, a shipped name, or a name or text names, and its input size."""
     from lpsnet.checkpoint import TRAIN_ONLY, is_shipped
     from lpsnet.errors import UserError
-    from lpsnet.zoo import build
+    from lpsnet.zoo import build, canonical
 
     if Path(text).is_dir():
         raise UserError(f"{text} is a folder; give a checkpoint file, or a name or text of a network")
     if not (text.lower().endswith((".pth", ".safetensors", TRAIN_ONLY)) or Path(text).is_file() or is_shipped(text)):
         network = build(text, classes or 19, deployed=True)
+        if architecture and (expected := canonical(architecture)) != network.name:
+            raise UserError(f"{text} is {network.name}, expected {expected}; leave out --architecture")
         print(f"{text}: random weights; give a checkpoint to export trained ones", file=sys.stderr)
         return network, PAPER_SIZE
     if text.endswith(".pth") and not architecture:
