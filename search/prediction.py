@@ -37,6 +37,9 @@ from search.video import VIDEO_SUFFIXES, VideoWriter, can_read_videos, read_vide
 OPACITY = 0.55
 """Share of the class's colour in an overlay."""
 
+OVERLAY, MASK, LEGEND = "_overlay", "_mask", "legend.png"
+"""Ends of the names of what is written, and the name of the picture of the classes."""
+
 Colours = tuple[tuple[int, int, int], ...]
 
 
@@ -181,12 +184,12 @@ def predict_files(model: Model, inputs: list[Path], out: Path, observer: Observe
     Raises:
         UserError: nothing to read, or a folder that cannot be written.
     """
-    images, videos = _sorted_inputs(inputs, observer)
+    images, videos = _sorted_inputs(inputs, out, observer)
     times: list[FrameTime] = []
     faults: list[str] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        draw_legend(model).save(out / "legend.png")
+        draw_legend(model).save(out / LEGEND)
         for path, name in zip(images + videos, distinct_names(images) + distinct_names(videos), strict=True):
             try:
                 if path in videos:
@@ -206,12 +209,13 @@ def predict_files(model: Model, inputs: list[Path], out: Path, observer: Observe
     return times, faults
 
 
-def _sorted_inputs(inputs: list[Path], observer: Observer) -> tuple[list[Path], list[Path]]:
+def _sorted_inputs(inputs: list[Path], out: Path, observer: Observer) -> tuple[list[Path], list[Path]]:
+    """Images and videos; what an earlier call left in `out` is found in no folder."""
     images: list[Path] = []
     videos: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            inside = sorted(path.rglob("*"))
+            inside = [inner for inner in sorted(path.rglob("*")) if not _is_output(inner, out)]
             found = [inner for inner in inside if inner.suffix.lower() in IMAGE_SUFFIXES]
             films = [inner for inner in inside if inner.suffix.lower() in VIDEO_SUFFIXES]
             if not found and not films:
@@ -230,6 +234,11 @@ def _sorted_inputs(inputs: list[Path], observer: Observer) -> tuple[list[Path], 
         else:
             raise UserError(f"{path} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video ({', '.join(VIDEO_SUFFIXES)})")
     return images, videos
+
+
+def _is_output(path: Path, out: Path) -> bool:
+    """Whether a file may be what `predict_files` wrote: it lies in `out`, and is called so."""
+    return path.resolve().parent == out.resolve() and (path.name == LEGEND or path.stem.endswith((OVERLAY, MASK)))
 
 
 def distinct_names(paths: list[Path]) -> list[str]:
@@ -257,13 +266,13 @@ def _label_image(model: Model, path: Path, name: str, out: Path) -> FrameTime:
     read = time.perf_counter()
     labels = model.labels(image)
     inferred = time.perf_counter()
-    overlay(image, labels, model.colours).save(out / f"{name}_overlay.png")
-    Image.fromarray(labels).save(out / f"{name}_mask.png")
+    overlay(image, labels, model.colours).save(out / f"{name}{OVERLAY}.png")
+    Image.fromarray(labels).save(out / f"{name}{MASK}.png")
     return FrameTime(str(path), (read - start) * 1e3, (inferred - read) * 1e3, (time.perf_counter() - inferred) * 1e3)
 
 
 def _label_video(model: Model, path: Path, name: str, out: Path, observer: Observer) -> Iterator[FrameTime]:
-    with read_video(path) as video, VideoWriter(out / f"{name}_overlay.mp4", video.rate) as writer:
+    with read_video(path) as video, VideoWriter(out / f"{name}{OVERLAY}.mp4", video.rate) as writer:
         start = time.perf_counter()
         for index, image in enumerate(video):
             read = time.perf_counter()

@@ -57,6 +57,22 @@ def test_images_of_equal_names_are_all_predicted(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("*_mask.png"))) == 2
 
 
+@pytest.mark.parametrize("out", ["in/out", "in"])
+def test_what_was_predicted_is_not_predicted_again(out: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("1", "a_mask"):
+        Image.new("RGB", (96, 64)).save(tmp_path / "in" / f"{name}.png")
+    arguments = ["predict", str(checkpoint(tmp_path / "n.safetensors")), str(tmp_path / "in"), "--out", str(tmp_path / out)]
+    assert run(arguments) == 0
+    first = (tmp_path / out / "times.csv").read_text().splitlines()
+    written = {path.name for path in (tmp_path / out).iterdir()}
+    assert len(first) == (3 if out == "in/out" else 2) and {"1_mask.png", "legend.png"} <= written
+    assert run(arguments) == 0
+    second = (tmp_path / out / "times.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in second] == [line.split(",")[0] for line in first]
+    assert {path.name for path in (tmp_path / out).iterdir()} == written
+
+
 def test_a_shipped_network_is_exported_with_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
