@@ -84,7 +84,7 @@ def make_bench(plan: BenchPlan, config: SearchConfig, store: Store, out: Path, o
     Raises:
         UserError: the folder cannot be written, or holds something else.
     """
-    executor = LocalExecutor(config, store, observer)
+    table, executor = open_table(out, config), LocalExecutor(config, store, observer)
     classes = len(executor.proxy.class_names)
     networks = draw(plan.networks, plan.seed)
     known = {row["architecture"] for row in _read(out / "networks.csv")}
@@ -97,7 +97,7 @@ def make_bench(plan: BenchPlan, config: SearchConfig, store: Store, out: Path, o
     observer.work("latencies", len(networks), len(networks))
     tasks = [Task(architecture=str(n), setting=plan.short.name, seed=seed) for seed in range(plan.seeds) for n in networks]
     tasks += [Task(architecture=str(network), setting=plan.long.name, seed=0) for network in networks[: plan.long_networks]]
-    table, pool = open_table(out, config), Pool(config.parallel)
+    pool = Pool(config.parallel)
     try:
         train_tasks(table, tasks, config, pool, observer)
     finally:

@@ -17,6 +17,7 @@ from lpsnet.data import DataSpec, open_split
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe
 from search.interval import mean_interval
+from search.run import make_folder
 from search.space import OPERATIONS, expansion
 
 CONTROL = "control"
@@ -76,6 +77,7 @@ def run_study(
     from search.proxy import keep_freed_memory
 
     keep_freed_memory()
+    make_folder(out)
     path = out / "study.csv"
     rows = read_rows(path)
     known = {(row.architecture, row.seed, row.iterations) for row in rows}

@@ -26,7 +26,7 @@ from lpsnet.errors import UserError
 from lpsnet.network import LPSNet
 from search.forecast import PREDICTOR_FILE, TABLE_FILE, layers_of_architecture
 from search.observer import Observer
-from search.run import provenance, write_json
+from search.run import make_folder, provenance, write_json
 from search.space import OPERATIONS, Bounds, expansion
 
 FIT_FILE, TEST_FILE = "predictor_fit.csv", "predictor_test.csv"
@@ -232,10 +232,7 @@ def make_predictor(study: PredictorPlan, out: Path, observer: Observer, **condit
 
 
 def _check_study(study: PredictorPlan, out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error}") from error
+    make_folder(out)
     if min(study.size) < LEAST_SIZE:
         raise UserError(f"a predictor needs an input of at least {LEAST_SIZE}x{LEAST_SIZE}, got {study.size[0]}x{study.size[1]}")
 

@@ -17,6 +17,7 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 from uuid import uuid4
 
@@ -210,10 +211,21 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def make_folder(path: Path) -> None:
+    """Make a folder where there is none, and write to it: that this fails is found before the work whose results it is for.
+
+    Raises:
+        RunError: it cannot be made or written.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"folder {path} cannot be made: {error}; name another one with --out") from error
+    try:
+        with TemporaryFile(dir=path) as file:
+            file.write(b"0")
+            file.flush()
+    except OSError as error:
+        raise RunError(f"folder {path} cannot be written: {error}; name another one with --out") from error
 
 
 def _acquire(path: Path) -> IO[str]:

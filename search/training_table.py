@@ -149,18 +149,18 @@ def open_table(folder: Path, base: SearchConfig) -> TrainingTable:
     """The table of a study's folder, whose `recipe.json` says what its trainings have in common.
 
     Raises:
-        UserError: the folder holds trainings of another data set, size or recipe, whose scores do not compare.
+        UserError: the folder cannot be written, or holds trainings of another data set, size or recipe, whose scores do not compare.
     """
     named = ("iterations", "warmup_iterations", "branches")  # by each setting
     recipe = {name: value for name, value in dataclasses.asdict(base.proxy).items() if name not in named}
     wanted = {"data": base.data.partition(":")[0], "height": base.height, "width": base.width, "precision": base.precision, **recipe}
     path = folder / "recipe.json"
+    make_folder(folder)
     try:
         found = json.loads(path.read_text()) if path.exists() else None
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}; name another folder with --out") from error
     if found is None:
-        make_folder(folder)
         write_json(path, wanted)
     elif different := [f"{name}: {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value]:
         raise UserError(f"{folder} holds trainings of another kind ({'; '.join(different)}); name another folder with --out")

@@ -266,7 +266,7 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path, complaint: 
     assert "cannot be made" in complaint("expand", *TINY_OPTIONS.split(), "--out", str(file / "below"))
     assert "cannot be opened" in complaint("measure", "N0", "--store", str(file / "store.sqlite"))
     arguments = ["latency-table", "--parts", "widths", "--input", "64x64", "--widths", "2", "--seconds", "0", "--out", str(file)]
-    assert "cannot write" in complaint(*arguments)
+    assert "cannot be made" in complaint(*arguments)
 
 
 def test_a_corrupt_store_or_study_is_named(tiny_run: Path, tmp_path: Path, complaint: Complain) -> None:

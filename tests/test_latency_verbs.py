@@ -156,4 +156,4 @@ def test_a_predictor_is_made_tested_on_networks_drawn_later_and_asked(
     assert f"{float(tested[0]['predicted_ms']):.3f} ms" in capsys.readouterr().out
     assert "holds no predictor" in refused(capsys, "predict-latency", "N0", "--table", str(tmp_path))
     (tmp_path / "file").touch()
-    assert "cannot write" in refused(capsys, "latency-predictor", "--out", str(tmp_path / "file" / "x"), *sizes, *QUICK)
+    assert "cannot be made" in refused(capsys, "latency-predictor", "--out", str(tmp_path / "file" / "x"), *sizes, *QUICK)

@@ -180,9 +180,11 @@ def _rival_live(names: list[str], config: SearchConfig, budget_s: float, store: 
     from lpsnet.errors import UserError
     from search.pareto import front
     from search.rivals import run_live
+    from search.run import make_folder
 
     if len(names) != 1:
         raise UserError(f"a live search runs one sampler, got {len(names)}; name it with --sampler")
+    make_folder(out)
     with Live() as bar:
         problem = run_live(config, Store(store or default_store_path()), names[0], budget_s, bar)
     if not problem.seen:

@@ -47,10 +47,13 @@ def latency_table(
     layers: the convolutions that span the search space at the input size. networks: the chain of Table 4, with S, M and L.
     """
     from latency.protocols import MeasurementFailed
+    from search.run import make_folder
 
     wanted, numbers, shape = parse_parts(parts), parse_widths(widths), parse_size(size)
     conditions = measuring(backend, device, threads, seconds, store)
     where, found = f"{backend} on {device}", {}
+    if out is not None:
+        make_folder(out)
     with Live() as live:
         try:
             for part in wanted:
