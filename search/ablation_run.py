@@ -86,7 +86,7 @@ def run_ablation(
     make_folder(out)
     record, worker = Record(out), Worker(limit_s) if limit_s else None
     try:
-        _claim(out, plan, here)
+        _claim(out, plan, here, record)
         ask = _asker(plan, record, store, worker, observer)
         placed = rows_of_plan(plan, ask, lambda done, total, kind: observer.work("latencies", done, total, kind))
         if worker is not None:
@@ -117,14 +117,16 @@ def read_ablation(table: str, out: Path) -> Ablation:
     return Ablation(plan=plan, environment=where, placed=placed, trainings=found)
 
 
-def _claim(out: Path, plan: AblationPlan, here: Environment) -> None:
+def _claim(out: Path, plan: AblationPlan, here: Environment, record: Record) -> None:
     """Write down what the folder is for. Raises `UserError` where it holds another ablation, whose rows do not compare."""
     if (out / STUDY).exists():
         known, there = _read_study(out)
         one, other = ({**p.to_dict(), "data": p.data.partition(":")[0]} for p in (known, plan))
         differences = differing(*({name: v for name, v in values.items() if name not in MAY_CHANGE} for values in (one, other)))
         if different := "; ".join([*([differences] if differences else []), *there.differences(here)]):
-            raise UserError(f"{out} holds another ablation ({different}); name another folder with --out")
+            if record.has_success():
+                raise UserError(f"{out} holds another ablation ({different}); name another folder with --out")
+            record.clear()  # of a start that failed: why it did is no fact of this one
     write_json(out / STUDY, {"plan": plan.to_dict(), "environment": dataclasses.asdict(here)})
 
 

@@ -64,6 +64,18 @@ class Record:
             raise UserError(f"cannot write {self.path}: {error}") from error
         self._facts[_key(key)] = fact
 
+    def has_success(self) -> bool:
+        """Whether any fact is no failure."""
+        return any("failure" not in fact for fact in self._facts.values())
+
+    def clear(self) -> None:
+        """Forget every fact. Raises `UserError` where the file cannot be written."""
+        try:
+            self._file.truncate(0)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error}") from error
+        self._facts = {}
+
     def close(self) -> None:
         """Let another process write."""
         self._file.close()

@@ -72,7 +72,7 @@ class Run:
 
         Args:
             path: the folder.
-            config: the search; where it continues a run, only its number of steps may differ.
+            config: the search; where it continues a run in which something has been trained, only its number of steps may differ.
             class_names: of the data set.
             environment: of the latency now.
             remeasure: accept another environment and measure everything anew in it.
@@ -83,8 +83,10 @@ class Run:
         make_folder(path)
         lock = _acquire(path)
         try:
-            header = _header(path, config, class_names)
-            if _check_environment(path, environment, remeasure=remeasure):
+            header, new = _header(path, config, class_names)
+            if new:
+                shutil.rmtree(path / PREDICTOR, ignore_errors=True)
+            if new or _check_environment(path, environment, remeasure=remeasure):
                 write_json(path / "environment.json", {"latency": asdict(environment), **provenance()})
             _copy_predictor(path, config, environment)
             values = {"format": FORMAT, "study": header.study, "class_names": list(class_names), "config": config.to_dict()}
@@ -246,20 +248,31 @@ def _acquire(path: Path) -> IO[str]:
     return lock
 
 
-def _header(path: Path, config: SearchConfig, class_names: tuple[str, ...]) -> Header:
-    """The header of the run as it is to be, new or continued. Raises `RunError` where another search lies there."""
+def _header(path: Path, config: SearchConfig, class_names: tuple[str, ...]) -> tuple[Header, bool]:
+    """The header of the run as it is to be, and whether it is a new one. Raises `RunError` where another search lies there."""
+    fresh = Header(config, class_names, f"{path.resolve().name}-{uuid4().hex[:12]}")
     if not (path / "config.json").exists():
-        return Header(config, class_names, f"{path.resolve().name}-{uuid4().hex[:12]}")
+        return fresh, True
     known = read_header(path)
     _check_parts(path, known.config)
     different = known.config.differences(config)
     if known.class_names != class_names:
         different.append(f"classes: {list(known.class_names)}, not {list(class_names)}")
+    if (different or config.steps < known.config.steps) and not _has_trained(path, known):
+        return fresh, True
     if different:
         raise RunError(f"run {path} was started with another configuration ({'; '.join(different)}); use it, or another --out")
     if config.steps < known.config.steps:
         raise RunError(f"run {path} was started for {known.config.steps} steps, not {config.steps}; steps are not taken back")
-    return Header(config, class_names, known.study)
+    return Header(config, class_names, known.study), False
+
+
+def _has_trained(path: Path, known: Header) -> bool:
+    """Whether any training of a run has given a score: a start that failed leaves a folder without."""
+    journal = path / "study.journal"
+    if not known.config.storage and not journal.is_file():  # opening it would make an empty one
+        return False
+    return TrainingStudy(known.study, known.config.storage or str(journal), heal=False).has_scores()
 
 
 def _check_parts(path: Path, config: SearchConfig) -> None:

@@ -117,6 +117,10 @@ class TrainingStudy:
         """The training that answers a key, or None where none has finished."""
         return self._records.get(key.text())
 
+    def has_scores(self) -> bool:
+        """Whether any training has given a score."""
+        return any(record.miou_percent is not None for record in self._records.values())
+
     def begin(self, step: int, key: TrainingKey, attributes: dict[str, Any]) -> OpenTrial:
         """Open a trial in state RUNNING with its key and what else is known; JSON values only."""
         trial = self._study(step).ask()

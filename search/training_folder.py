@@ -43,7 +43,7 @@ def held(out: Path) -> Iterator[None]:
 
 
 def check_plan(out: Path, plan: dict[str, Any]) -> bool:
-    """Whether the folder holds this training, begun or ended.
+    """Whether the folder holds this training, begun or ended. One that failed before its first point is none.
 
     Raises:
         UserError: it holds another one, or its description is damaged.
@@ -58,9 +58,10 @@ def check_plan(out: Path, plan: dict[str, Any]) -> bool:
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}; name another folder") from error
     wanted = json.loads(json.dumps(plan))
-    if differences := differing({name: found.get(name) for name in wanted}, wanted):
+    differences = differing({name: found.get(name) for name in wanted}, wanted)
+    if differences and (any((out / name).exists() for name in (STATE, CURVE)) or any(out.glob("*.safetensors"))):
         raise UserError(f"{out} holds another training ({differences}); name another folder")
-    return True
+    return not differences
 
 
 def read_curve(path: Path) -> list[dict[str, str]]:

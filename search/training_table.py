@@ -157,7 +157,8 @@ def open_table(folder: Path, base: SearchConfig) -> TrainingTable:
     path = folder / "recipe.json"
     make_folder(folder)
     try:
-        found = json.loads(path.read_text()) if path.exists() else None
+        begun = path.exists() and any(other != path for other in folder.iterdir())  # else a start that failed has left it
+        found = json.loads(path.read_text()) if begun else None
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}; name another folder with --out") from error
     if found is None:

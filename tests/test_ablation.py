@@ -21,6 +21,7 @@ from latency import Measurement, Store
 from latency.backends import usable_backend
 from latency.environment import environment
 from latency.measurement import Environment
+from latency.protocols import MeasurementFailed
 from lpsnet.architecture import Architecture
 from lpsnet.complexity import network_cost
 from lpsnet.errors import TrainingFailed, UserError
@@ -300,6 +301,22 @@ def test_a_kind_that_cannot_be_measured_is_a_row_with_the_reason(ablate: Ablate,
     assert base["latency_ms"] == 2 and residual["failure"] == "latency: at c = 2: no kernel for it" and residual["network"] == ""
     monkeypatch.setattr(ablation_run, "build", whole)
     assert ablate("blocks", "--only", "residual", "--seeds", "1", "--width", "2")[1]["failure"] == ""
+
+
+def test_an_ablation_that_could_measure_nothing_gives_way_to_a_corrected_one(
+    ablate: Ablate, formula: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any, **__: Any) -> Any:
+        raise MeasurementFailed("no kernel for it")
+
+    arguments = ["blocks", "--only", "residual", "--seeds", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ablation_run, "measure_steady", lost)
+        assert all("no kernel for it" in row["failure"] for row in ablate(*arguments, "--width", "3", code=1))
+    facts = record(tmp_path / "out")
+    assert facts and all("failure" in line["fact"] for line in facts)
+    assert [row["failure"] for row in ablate(*arguments, "--width", "2")] == ["", ""]
+    assert not [line for line in record(tmp_path / "out") if "failure" in line["fact"]]
 
 
 def test_mistakes_are_one_line(ablate: Ablate, formula: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

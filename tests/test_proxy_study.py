@@ -68,6 +68,14 @@ class TestTheTable:
         with pytest.raises(UserError, match="is damaged"):
             open_table(tmp_path / "out", config)
 
+    def test_a_folder_without_a_row_takes_another_recipe(self, tmp_path: Path) -> None:
+        config = tiny_config(1)
+        open_table(tmp_path / "out", config)
+        other = dataclasses.replace(config, proxy=dataclasses.replace(config.proxy, optimizer="adamw"))
+        open_table(tmp_path / "out", other).add(self.ROW)
+        with pytest.raises(UserError, match=r"of another kind \(optimizer: 'adamw', not 'sgd'\)"):
+            open_table(tmp_path / "out", config)
+
     def test_another_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "trainings.csv").write_text("a,b\n1,2\n")
         with pytest.raises(UserError, match="is no table of trainings"):

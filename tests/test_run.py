@@ -77,6 +77,13 @@ def begun(path: Path) -> Path:
 
 
 @pytest.fixture
+def trained(begun: Path) -> Path:
+    """A run in which a network has been trained."""
+    finish(begun, TrainingRecord(miou_percent=12.5))
+    return begun
+
+
+@pytest.fixture
 def driver(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that drives the run."""
     process = subprocess.Popen(
@@ -93,6 +100,12 @@ def start(
     path: Path, config: SearchConfig = CONFIG, classes: tuple[str, ...] = CLASSES, environment: Environment = HERE, **how: Any
 ) -> None:
     Run.start(path, config, classes, environment, **how).close()
+
+
+def finish(path: Path, record: TrainingRecord, config: SearchConfig = CONFIG) -> None:
+    """Write down a training of a run."""
+    with Run.start(path, config, CLASSES, HERE) as run:
+        run.study.finish(run.study.begin(0, KEY, {}), KEY, record)
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -153,31 +166,53 @@ class TestStarting:
         assert read_header(begun).config == dataclasses.replace(CONFIG, steps=9)
         assert read_header(begun).study == study
 
-    def test_fewer_steps_are_refused_with_both_numbers(self, begun: Path) -> None:
-        before = content(begun)
+    def test_fewer_steps_are_refused_with_both_numbers(self, trained: Path) -> None:
+        before = content(trained)
         with pytest.raises(RunError, match="was started for 2 steps, not 1"):
-            start(begun, dataclasses.replace(CONFIG, steps=1))
-        assert content(begun) == before
+            start(trained, dataclasses.replace(CONFIG, steps=1))
+        assert content(trained) == before
 
     @pytest.mark.parametrize(("change", "field", "was", "now"), DIFFERENCES, ids=[row[1] for row in DIFFERENCES])
     def test_any_other_difference_is_refused_with_both_values(
-        self, begun: Path, change: dict[str, Any], field: str, was: str, now: str
+        self, trained: Path, change: dict[str, Any], field: str, was: str, now: str
     ) -> None:
-        before = content(begun)
+        before = content(trained)
         with pytest.raises(RunError) as refused:
-            start(begun, dataclasses.replace(CONFIG, steps=5, **change))
+            start(trained, dataclasses.replace(CONFIG, steps=5, **change))
         message = one_line(refused)
         assert f"{field}: {was}, not {now}" in message
-        assert str(begun) in message
-        assert content(begun) == before
+        assert str(trained) in message
+        assert content(trained) == before
 
-    def test_every_difference_is_told(self, begun: Path) -> None:
+    def test_every_difference_is_told(self, trained: Path) -> None:
         with pytest.raises(RunError, match=r"height: 32, not 64; seed: 0, not 3"):
-            start(begun, dataclasses.replace(CONFIG, height=64, seed=3))
+            start(trained, dataclasses.replace(CONFIG, height=64, seed=3))
 
-    def test_other_classes_are_refused(self, begun: Path) -> None:
+    def test_other_classes_are_refused(self, trained: Path) -> None:
         with pytest.raises(RunError, match=re.escape("classes: ['sky', 'road'], not ['road', 'sky']")):
-            start(begun, classes=("road", "sky"))
+            start(trained, classes=("road", "sky"))
+
+    @pytest.mark.parametrize("failed", [False, True], ids=["untouched", "failed"])
+    def test_a_start_that_trained_nothing_gives_way_to_a_corrected_one(self, begun: Path, failed: bool) -> None:
+        if failed:
+            finish(begun, TrainingRecord(failure="the loss is nan"))
+        (begun / "predictor").mkdir()  # a copy that was of the other configuration
+        corrected = dataclasses.replace(CONFIG, steps=1, height=64, backend="torch")
+        there = dataclasses.replace(HERE, versions={"torch": "2.13.0"})
+        study = read_header(begun).study
+        with Run.start(begun, corrected, ("road",), there) as run:
+            assert (run.config, run.class_names, run.environment) == (corrected, ("road",), there)
+            assert run.study.name != study and not run.study.has_scores()
+        assert not (begun / "predictor").exists()
+        with Run.read(begun) as run:
+            assert (run.config, run.class_names, run.environment) == (corrected, ("road",), there)
+
+    def test_trainings_in_a_database_count_too(self, path: Path, tmp_path: Path) -> None:
+        config = dataclasses.replace(CONFIG, storage=f"sqlite:///{tmp_path}/studies.db")
+        start(path, dataclasses.replace(config, seed=1))
+        finish(path, TrainingRecord(miou_percent=12.5), config)
+        with pytest.raises(RunError, match="seed: 0, not 3"):
+            start(path, dataclasses.replace(config, seed=3))
 
     def test_a_run_that_was_killed_before_its_environment_was_written_can_be_continued(self, begun: Path) -> None:
         (begun / "environment.json").unlink()
@@ -207,12 +242,12 @@ class TestEnvironment:
             start(begun, dataclasses.replace(CONFIG, steps=9), environment=self.OTHER)
         assert content(begun) == before
 
-    def test_a_refused_start_leaves_the_folder_free(self, begun: Path) -> None:
+    def test_a_refused_start_leaves_the_folder_free(self, trained: Path) -> None:
         with pytest.raises(RunError):
-            start(begun, environment=self.OTHER)
+            start(trained, environment=self.OTHER)
         with pytest.raises(RunError):
-            start(begun, classes=("other",))
-        start(begun)
+            start(trained, classes=("other",))
+        start(trained)
 
 
 class TestDriving:

@@ -315,6 +315,18 @@ def test_a_training_starts_from_a_deployed_checkpoint_and_other_classes_get_a_ne
     assert f"holds {N0}, expected {wide}" in refused(capsys, "train", wide, *arguments, "--out", str(tmp_path / "c"))
 
 
+def test_a_folder_in_which_nothing_was_trained_takes_a_corrected_training(
+    make_camvid: MakeCamVid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", f"camvid:{make_camvid()}"]
+    arguments = ["train", "shufflenetv2-basic", *data, *QUICK, "--set=iterations=1", "--out", str(tmp_path / "out")]
+    assert "cannot be trained so" in refused(capsys, *arguments, "--set=batch_size=1")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["recipe"]["batch_size"] == 1
+    assert run(arguments) == 0
+    capsys.readouterr()
+    assert "batch_size: 2, not 1" in refused(capsys, *arguments, "--set=batch_size=1")
+
+
 def test_one_training_at_a_time_in_a_folder(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, root = trained
     arguments = ["train", "N0", "--data", f"camvid:{root}", *QUICK, "--out", str(tmp_path / "t")]
