@@ -256,6 +256,7 @@ class Measurement:
             "clock": self.clock,
             "caches": "warm",  # every run follows another on the same input
             **{f"{name}_ms": value for name, value in self.found.get("parts_ms", {}).items()},
+            **({"layout": self.found["layout"]} if "layout" in self.found else {}),
             "stable": verdict.stable,
             "reasons": list(verdict.reasons),
             "created": self.created,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import math
@@ -250,6 +251,16 @@ class TestMeasure:
         measure(Small(), subject="small", boundary="labels", **how)
         assert len(watched.loads) == 3
         assert len(store.all()) == 3
+
+    def test_what_torch_took_before_it_chose_a_layout_is_no_answer(self, watch: Callable[..., Watched], store: Store) -> None:
+        watched = watch("torch")
+        how: dict[str, Any] = {"size": (32, 48), "backend": "torch", "plan": QUICK, "subject": "small"}
+        found = measure(Small(), **how)
+        assert found.summary()["layout"] == found.found["layout"] in found.environment.versions["layouts"]
+        before = dataclasses.replace(found.environment, versions={"torch": found.environment.versions["torch"]})
+        store.add(dataclasses.replace(found, environment=before, found={}))
+        again = measure(Small(), store=store, **how)
+        assert len(watched.loads) == 2 and again.found["layout"] and len(store.all()) == 2
 
     def test_a_failure_is_kept_and_raised_again_without_another_try(self, watch: Callable[..., Watched], store: Store) -> None:
         watched = watch("torch", failure=MeasurementFailed("no kernel for Conv on cpu"))

@@ -136,7 +136,8 @@ class TorchBackend:
 
     def versions(self) -> dict[str, str]:
         """See `Backend.versions`."""
-        return {"torch": str(torch.__version__)}
+        # Stores hold rows from before there was a choice of layouts, whose latencies are no answer to what is asked now.
+        return {"torch": str(torch.__version__), "layouts": ", ".join(LAYOUTS)}
 
     @contextmanager
     def load(self, module: nn.Module, conditions: Conditions) -> Iterator[Session]:
