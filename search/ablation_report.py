@@ -5,9 +5,7 @@ Ours and the paper's stand side by side and are never mixed. A verdict needs pai
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 from pathlib import Path
@@ -18,6 +16,7 @@ from lpsnet.complexity import network_cost
 from lpsnet.errors import UserError
 from search.ablation import TABLES, Placed
 from search.ablation_run import Ablation
+from search.files import csv_text, made_by, markdown_table, new_figure, png
 from search.interval import mean_interval
 from search.run import provenance
 
@@ -123,11 +122,11 @@ def write_files(out: Path, known: Ablation, *, picture: bool = True) -> list[dic
     plan = {**known.plan.to_dict(), "data": known.plan.data.partition(":")[0]}
     told = {"plan": plan, "environment": dataclasses.asdict(known.environment), **provenance(), "rows": rows, "trainings": trainings}
     try:
-        replace_file(out / "ablation.csv", _csv(rows))
+        replace_file(out / "ablation.csv", csv_text(rows).encode())
         replace_file(out / "ablation.md", _markdown(known, rows, told).encode())
         replace_file(out / "ablation.json", (json.dumps(told, indent=2) + "\n").encode())
         if trainings:
-            replace_file(out / "trainings.csv", _csv(trainings))
+            replace_file(out / "trainings.csv", csv_text(trainings).encode())
         if picture:
             replace_file(out / "ablation.png", _picture(known, rows))
     except OSError as error:
@@ -141,15 +140,6 @@ def _trainings(known: Ablation) -> list[dict[str, Any]]:
     return [
         {"kind": kinds[network], "network": network, "seed": seed, **blank, **fact} for (network, seed), fact in known.trainings.items()
     ]
-
-
-def _csv(rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
-    return text.getvalue().encode()
 
 
 def title(known: Ablation) -> str:
@@ -237,9 +227,7 @@ def _markdown(known: Ablation, rows: list[dict[str, Any]], told: dict[str, Any])
         f"{at.boundary}, {at.precision}, {at.threads} threads, batch normalisation folded. Trained for {recipe.iterations} iterations of "
         f"{recipe.batch_size} images in {plan.precision}, scored on the validation split of {_data(known)}.",
         "",
-        f"| {' | '.join(columns)} |",
-        f"|{'---|' * len(columns)}",
-        *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells),
+        *markdown_table(columns, cells),
         "",
         " ".join(reading(known, rows)),
         "",
@@ -247,18 +235,14 @@ def _markdown(known: Ablation, rows: list[dict[str, Any]], told: dict[str, Any])
         "Ranks are by mIoU among these rows, ours over the seeds that all have. The paper's (`its`): Cityscapes at 1024x2048, TensorRT in "
         "fp32 on a GTX 1070Ti, without intervals.",
         "",
-        f"Made by `{told['command']}` at commit {told['commit'] or 'unknown'} on {told['created']}.",
+        made_by(told),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _picture(known: Ablation, rows: list[dict[str, Any]]) -> bytes:
     """mIoU over latency: ours with intervals, and the paper's beside it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4.6)
     left, right = figure.subplots(1, 2)
     for row in rows:
         colour = "#d55e00" if row["fitted"] else "#0072b2"
@@ -281,6 +265,4 @@ def _picture(known: Ablation, rows: list[dict[str, Any]]) -> bytes:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.margins(x=0.2)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    return png(figure)

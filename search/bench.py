@@ -7,7 +7,6 @@ Rows accrue: a call that is cut short goes on, and a larger one adds to what is 
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lpsnet.complexity import complexity
 from lpsnet.errors import UserError
 from search.config import SearchConfig
 from search.executor import LocalExecutor
+from search.files import append_row, grown_rows
 from search.observer import Observer
 from search.pareto import Point, hypervolume
 from search.pool import Pool
@@ -93,7 +93,8 @@ def make_bench(plan: BenchPlan, config: SearchConfig, store: Store, out: Path, o
         if str(network) not in known:
             measured, cost = executor.measure(network), complexity(network, classes, config.size)
             stable = measured.verdict().stable
-            _append(out / "networks.csv", (str(network), f"{measured.latency_ms:.5g}", stable, cost.parameters, f"{cost.macs / 1e9:.5g}"))
+            values = (str(network), f"{measured.latency_ms:.5g}", stable, cost.parameters, f"{cost.macs / 1e9:.5g}")
+            append_row(out / "networks.csv", dict(zip(FIELDS, values, strict=True)))
     observer.work("latencies", len(networks), len(networks))
     tasks = [Task(architecture=str(n), setting=plan.short.name, seed=seed) for seed in range(plan.seeds) for n in networks]
     tasks += [Task(architecture=str(network), setting=plan.long.name, seed=0) for network in networks[: plan.long_networks]]
@@ -134,24 +135,7 @@ def covered(seen: Sequence[Seen], times_s: Sequence[float], slowest_ms: float, w
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    text = path.read_text()
-    rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    rows = grown_rows(path)
     if rows and set(rows[0]) != set(FIELDS):
         raise UserError(f"{path} is no table of networks: its columns are {', '.join(rows[0])}; name another folder with --out")
     return rows
-
-
-def _append(path: Path, values: tuple[object, ...]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text() if path.exists() else ""
-        with path.open("w" if not text else "r+", newline="") as file:
-            file.truncate(file.write(text[: text.rfind("\n") + 1]))
-            writer = csv.writer(file, lineterminator="\n")
-            if not text:
-                writer.writerow(FIELDS)
-            writer.writerow(values)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error

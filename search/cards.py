@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from lpsnet.checkpoint import Metadata, read_metadata, write_atomic
 from lpsnet.zoo import canonical, complexity_of
+from search.files import made_by, markdown_table, new_figure
 
 
 def write_card(checkpoint: Path, path: Path) -> None:
@@ -49,7 +49,7 @@ def card(file: str, told: Metadata) -> str:
         f"Data: {where.get('data', 'unknown')}, splits {', '.join(where.get('splits', ['unknown']))}, seed {where.get('seed', 'unknown')}. "
         f"Licence of the data: {told.licence or 'unknown'}." + (f" Started from the weights of `{init}`." if init else ""),
         "",
-        *_table(["recipe", ""], [[key, value] for key, value in told.recipe.items()]),
+        *markdown_table(["recipe", ""], [[key, value] for key, value in told.recipe.items()]),
         "",
         "## Scores on the validation split",
         "",
@@ -60,7 +60,7 @@ def card(file: str, told: Metadata) -> str:
         "Trained on the data set named above only; other cameras, cities, seasons and times of day are another matter. Not for decisions "
         "on which safety hangs.",
         "",
-        f"Made by `{where.get('command', 'unknown')}` at commit {where.get('commit', 'unknown')} on {where.get('created', 'unknown')}.",
+        made_by(where),
     ]
     return "\n".join(lines) + "\n"
 
@@ -70,23 +70,15 @@ def _scores(told: Metadata) -> list[str]:
         return ["None: the validation split was trained on, too, or the scores are not known."]
     mean = f"mIoU {told.metrics['miou_percent']:.2f} % over {told.metrics.get('classes_scored', len(told.class_names))} classes."
     rows = zip(told.class_names, told.metrics["class_iou_percent"], strict=True)
-    return [mean, "", *_table(["class", "IoU %"], [[name, "-" if iou is None else f"{iou:.2f}"] for name, iou in rows])]
-
-
-def _table(columns: list[str], rows: list[list[Any]]) -> list[str]:
-    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(map(str, row))} |" for row in rows)]
+    return [mean, "", *markdown_table(["class", "IoU %"], [[name, "-" if iou is None else f"{iou:.2f}"] for name, iou in rows])]
 
 
 def write_confusion(path: Path, confusion: Tensor, names: tuple[str, ...]) -> None:
     """Draw a confusion matrix: of each labelled class, what share of its pixels was predicted as which."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     counts = confusion.double().numpy()
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(4.5, 0.55 * len(names) + 1.5)
-    figure = Figure(figsize=(side + 0.8, side), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(side + 0.8, side, dpi=110)
     axes = figure.subplots()
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
@@ -103,11 +95,7 @@ def write_confusion(path: Path, confusion: Tensor, names: tuple[str, ...]) -> No
 
 def write_curve_figure(path: Path, rows: list[dict[str, str]]) -> None:
     """Draw a learning curve: loss, and validation mIoU where it was taken."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4, dpi=110)
     axes = figure.subplots()
     axes.plot([int(row["iteration"]) for row in rows], [float(row["loss"]) for row in rows], color="#0072b2")
     axes.set_xlabel("iterations")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from lpsnet.errors import UserError
 from lpsnet.zoo import complexity_of, paper_of
 from search.compare_entries import AS_GIVEN, GRAPH, Entry
 from search.compare_run import ComparePlan, Found, extent
+from search.files import csv_text, made_by, markdown_table, new_figure, png
 from search.pareto import front
 from search.published import PUBLISHED
 from search.run import provenance
@@ -105,22 +104,13 @@ def write_files(out: Path, rows: list[dict[str, Any]], plan: ComparePlan, enviro
     training = {"data": plan.data.partition(":")[0], "recipe": plan.recipe.to_dict() if plan.recipe else None, "seed": plan.seed}
     told = {"conditions": conditions, "environment": environment, "scores": training, **provenance(), "rows": rows}
     try:
-        replace_file(out / "compare.csv", _csv(rows).encode())
+        replace_file(out / "compare.csv", csv_text(rows).encode())
         replace_file(out / "compare.md", _markdown(rows, plan, told).encode())
         replace_file(out / "compare.json", (json.dumps(told, indent=2) + "\n").encode())
         if picture:
             replace_file(out / "compare.png", _picture(rows, plan, environment["device"]))
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
-    return text.getvalue()
 
 
 def table(rows: list[dict[str, Any]], plan: ComparePlan) -> tuple[list[str], list[list[str]]]:
@@ -167,31 +157,25 @@ def _markdown(rows: list[dict[str, Any]], plan: ComparePlan, told: dict[str, Any
         f"turn in each of {plan.rounds} rounds; a latency is the median over its turns. `scores` are at each network's own scale, "
         f"`labels` are classes at the size of the image; rows are sorted by {plan.boundary}, whose range over the turns is shown.",
         "",
-        f"| {' | '.join(columns)} |",
-        f"|{'---|' * len(columns)}",
-        *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells),
+        *markdown_table(columns, cells),
         "",
         "G MACs: multiply-adds of convolutions and matrix products to the scores, one a multiply-add, counted here. "
         f"MiB: memory that loading and running {taken}.",
         *(["", "The papers' own counts: " + "; ".join(counts) + "."] if counts else []),
         *(["", "mIoU: " + "; ".join(scores) + "."] if scores else []),
         "",
-        f"Made by `{told['command']}` at commit {told['commit'] or 'unknown'} on {told['created']}.",
+        made_by(told),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _picture(rows: list[dict[str, Any]], plan: ComparePlan, device: str) -> bytes:
     """mIoU over latency with its front (the paper's Fig. 2), or without any mIoU latency over multiply-adds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ranked = _column(plan.boundary)
     usable = [row for row in rows if _comparable(row, plan)]
     scored = [row for row in usable if row["miou_percent"] is not None]
     across, up, drawn = (ranked, "miou_percent", scored) if scored else ("macs_giga", ranked, usable)
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     papers = list(dict.fromkeys(row["paper"] for row in drawn))
     for number, paper in enumerate(papers):
@@ -211,6 +195,4 @@ def _picture(rows: list[dict[str, Any]], plan: ComparePlan, device: str) -> byte
     axes.set_ylabel(f"validation mIoU (%), {', '.join(sorted({row['data'] for row in scored}))}" if scored else latency, fontsize=8)
     axes.set_title(f"{len(drawn)} networks at {extent(plan.conditions.shape[2:])}", fontsize=10)
     axes.grid(alpha=0.3, which="both")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    return png(figure)

@@ -5,7 +5,6 @@ A data set on which a dimension gains nothing beyond seed noise cannot tell a se
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from lpsnet.architecture import NAMED, Architecture
 from lpsnet.data import DataSpec, open_split
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe
+from search.files import append_row, grown_rows
 from search.interval import mean_interval
 from search.run import make_folder
 from search.space import OPERATIONS, expansion
@@ -91,7 +91,7 @@ def run_study(
         result = train(architecture, training, validation, recipe, seed=seed, device=device, on_progress=on_progress)
         seconds = time.perf_counter() - start
         rows.append(StudyRow(dimension, str(architecture), seed, recipe.iterations, result.scores.miou_percent, seconds))
-        _append(path, rows[-1])
+        append_row(path, {name: str(value) for name, value in dataclasses.asdict(rows[-1]).items()})
     on_progress("candidates", len(work), len(work))
     return [row for row in rows if row.iterations == recipe.iterations]
 
@@ -120,24 +120,8 @@ def read_rows(path: Path) -> list[StudyRow]:
     Raises:
         UserError: the file is no study.
     """
-    if not path.exists():
-        return []
     kinds = {"seed": int, "iterations": int, "miou_percent": float, "seconds": float}
     try:
-        lines = path.read_text().splitlines()
-        return [StudyRow(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in csv.DictReader(lines)]
+        return [StudyRow(**{name: kinds.get(name, str)(value) for name, value in row.items()}) for row in grown_rows(path)]
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is no study: {error}; name another folder with --out") from error
-
-
-def _append(path: Path, row: StudyRow) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(row)])
-            if fresh:
-                writer.writeheader()
-            writer.writerow(dataclasses.asdict(row))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error

@@ -8,15 +8,12 @@ from typing import Any
 
 from latency.layers import LayerRow
 from latency.table import ConvRow
+from search.files import new_figure
 
 
 def draw_widths(rows: Sequence[ConvRow], path: Path, title: str) -> None:
     """Latency and efficiency over the width, standard against separable (the paper's Fig. 4 and 5), sweet spots filled."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4.2)
     left, right = figure.subplots(1, 2)
     for separable, colour, name in ((False, "#0072b2", "standard"), (True, "#d55e00", "separable")):
         mine = [row for row in rows if row.separable == separable]
@@ -37,13 +34,10 @@ def draw_widths(rows: Sequence[ConvRow], path: Path, title: str) -> None:
 
 def draw_layers(rows: Sequence[LayerRow], path: Path, title: str) -> None:
     """Latency over multiply-adds of every convolution of a layer table, on logarithmic axes, one colour a feature map's height."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4.6)
     axes = figure.subplots()
     heights = [row.conv.height for row in rows]
     norm = LogNorm(min(heights), max(max(heights), min(heights) + 1))
@@ -64,12 +58,8 @@ def draw_layers(rows: Sequence[LayerRow], path: Path, title: str) -> None:
 
 def draw_rankings(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """How cheap trainings rank against what they cost: regret and rank correlation of each setting over all steps."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     whole = [row for row in rows if row["step"] == "all"]
-    figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 4)
     left, right = figure.subplots(1, 2, sharex=True)
     for row in whole:
         at = row["seconds_a_training"]

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from latency.files import replace_file
 from latency.measurement import Measurement
 from lpsnet.architecture import Architecture
 from lpsnet.complexity import complexity
 from search.executor import conditions, subject
+from search.files import new_figure, png
 from search.run import Run, RunError
 from search.step import Failure, Step, Trial
 from search.study import TrainingRecord
@@ -32,17 +34,11 @@ def write_report(run: Run, steps: list[Step]) -> None:
         RunError: the folder cannot be written.
     """
     try:
-        _replace(run.path / "candidates.csv", candidates_frame(run, steps))
-        _replace(run.path / "family.csv", family_frame(run, steps))
+        for name, frame in (("candidates.csv", candidates_frame(run, steps)), ("family.csv", family_frame(run, steps))):
+            replace_file(run.path / name, frame.to_csv(index=False, float_format="%.6g").encode())
         write_trajectory(run.path / "trajectory.png", run, steps)
     except OSError as error:
         raise RunError(f"cannot write the report of {run.path}: {error}") from error
-
-
-def _replace(path: Path, frame: pd.DataFrame) -> None:
-    temporary = path.with_suffix(".tmp")
-    frame.to_csv(temporary, index=False, float_format="%.6g")
-    temporary.replace(path)
 
 
 def candidates_frame(run: Run, steps: list[Step]) -> pd.DataFrame:
@@ -143,11 +139,7 @@ def _measured(run: Run, architecture: Architecture, boundary: str) -> Measuremen
 
 def write_trajectory(path: Path, run: Run, steps: list[Step]) -> None:
     """The search as a picture (the paper's Fig. 7): every candidate, the chain, and the dimension taken at each step."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes: Axes = figure.add_subplot()
     _draw_candidates(axes, steps)
     chain = [step.chosen for step in steps]
@@ -171,9 +163,7 @@ def write_trajectory(path: Path, run: Run, steps: list[Step]) -> None:
     axes.tick_params(axis="x", which="both", labelsize=8)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8, loc="lower right")
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    replace_file(path, png(figure))
 
 
 def _draw_candidates(axes: Axes, steps: list[Step]) -> None:

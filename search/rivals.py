@@ -19,6 +19,7 @@ from lpsnet.errors import TrainingFailed, UserError
 from search.bench import BOUNDS, LAST_STEP, covered
 from search.config import SearchConfig
 from search.executor import LocalExecutor
+from search.files import new_figure
 from search.interval import mean_interval
 from search.observer import Observer
 from search.problem import Budgeted, Seen, Surrogate
@@ -112,11 +113,7 @@ def run_live(config: SearchConfig, store: Store, name: str, budget_s: float, obs
 
 def draw_rivals(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Hypervolume over spent seconds: mean and 95 % interval of each search."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes = figure.add_subplot()
     for number, name in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
         mine = [row for row in rows if row["sampler"] == name]

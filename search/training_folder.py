@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 from lpsnet.checkpoint import write_atomic
 from lpsnet.errors import UserError
 from lpsnet.resume import differing
+from search.files import csv_text
 from search.run import make_folder
 
 STATE, CONFIG, CURVE = "state.pt", "config.json", "curve.csv"
@@ -84,8 +84,4 @@ def read_curve(path: Path) -> list[dict[str, str]]:
 
 def write_curve(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write a learning curve whole or not at all. Raises `CheckpointError`."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
-    write_atomic(path, text.getvalue().encode())
+    write_atomic(path, csv_text(rows, CURVE_COLUMNS).encode())

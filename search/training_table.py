@@ -5,10 +5,8 @@ Used by the studies of the proxy and by the tabular benchmark; what a search tra
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.checkpoint import save
 from lpsnet.errors import TrainingFailed, UserError
 from search.config import SearchConfig
+from search.files import append_row, grown_rows
 from search.observer import Observer
 from search.pool import Ended, Pool
 from search.proxy import TrainJob
@@ -96,31 +95,16 @@ class TrainingTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: dict[Task, Row] = {}
-        if path.exists():
-            text = path.read_text()
-            whole = text[: text.rfind("\n") + 1]
-            if whole != text:
-                path.write_text(whole)
-            try:
-                for values in csv.DictReader(io.StringIO(whole)):
-                    self._hold(_row(values))
-            except (KeyError, ValueError, TypeError) as error:
-                raise UserError(f"{path} is no table of trainings: {error!r}; name another folder with --out") from error
+        try:
+            for values in grown_rows(path):
+                self._hold(_row(values))
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is no table of trainings: {error!r}; name another folder with --out") from error
 
     def add(self, row: Row) -> None:
         """Append a row. Raises `UserError` where the file cannot be written."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = not self.path.exists() or not self.path.stat().st_size
-            with self.path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(row)], lineterminator="\n")
-                if fresh:
-                    writer.writeheader()
-                values = dataclasses.asdict(row)
-                score = "" if row.miou_percent is None else f"{row.miou_percent:.4f}"
-                writer.writerow({**values, "miou_percent": score, "seconds": f"{row.seconds:.4g}"})
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error}") from error
+        score = "" if row.miou_percent is None else f"{row.miou_percent:.4f}"
+        append_row(self.path, {**dataclasses.asdict(row), "miou_percent": score, "seconds": f"{row.seconds:.4g}"})
         self._hold(row)
 
     def score(self, architecture: str, setting: str, seed: int, parent: str = "") -> float | None:

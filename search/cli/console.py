@@ -62,11 +62,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     Raises:
         UserError: the path cannot be written.
     """
-    import pandas as pd
+    from latency.files import replace_file
+    from search.files import csv_text
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(path, index=False, float_format="%.6g")
+        replace_file(path, csv_text(rows).encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
 

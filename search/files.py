@@ -1,0 +1,87 @@
+"""Tables and pictures for every verb's files alike: CSV, also one that grows by rows, Markdown, PNG."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lpsnet.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def csv_text(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Rows as CSV, numbers with six digits; nothing stands for None and for what is no number.
+
+    Args:
+        rows: by column.
+        columns: in order; by default those of all rows, in the order they come.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Append a row to a CSV file, which is made when absent; a last line that a kill has torn gives way.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            file.seek(0)
+            whole = file.read().rpartition(b"\n")
+            file.truncate(len(whole[0] + whole[1]))
+            _, _, line = csv_text([row]).partition("\n")
+            file.write((line if whole[0] else csv_text([row])).encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+
+
+def grown_rows(path: Path) -> list[dict[str, str]]:
+    """The rows that `append_row` wrote, none where there is no file; a last line that a kill has torn is none."""
+    text = path.read_text() if path.exists() else ""
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return f"{value:.6g}" if value == value else ""
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The lines of a table."""
+    cells = [[str(cell).replace("|", "/") for cell in row] for row in rows]
+    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in cells)]
+
+
+def made_by(provenance: Mapping[str, Any]) -> str:
+    """The line of a report that says where it comes from, of what `search.run.provenance` gives."""
+    command, commit, created = (provenance.get(name) or "unknown" for name in ("command", "commit", "created"))
+    return f"Made by `{command}` at commit {commit} on {created}."
+
+
+def new_figure(width: float, height: float, dpi: int = 120) -> Figure:
+    """An empty figure of so many inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
