@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from latency.measurement import Conditions, Environment, Measurement
 
@@ -27,6 +29,13 @@ CREATE TABLE IF NOT EXISTS measurements (
 );
 CREATE INDEX IF NOT EXISTS by_key ON measurements (subject, conditions, environment);
 """
+
+
+_COUNTER = slice(24, 28)
+"""Where SQLite's file format counts the changes of a file."""
+
+_PATIENCE_S = 2.0
+"""How long a reader waits for a moment in which nobody writes."""
 
 
 class StoreError(ValueError):
@@ -63,13 +72,39 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-            with self._translated():
-                verdict = self._connection.execute("PRAGMA quick_check").fetchone()[0]
-                if verdict != "ok":
-                    raise StoreError(f"latency store {path} is corrupt: {verdict}; move it away to start a new one")
-                self._connection.executescript(_SCHEMA)
+            self._check()
         except (OSError, sqlite3.OperationalError) as error:
             raise StoreError(f"latency store {path} cannot be opened: {error}; name another file with --store") from error
+
+    @classmethod
+    def snapshot(cls, path: Path) -> Self:
+        """The rows of a file as they are now, for a reader beside whoever writes: the file is neither locked nor changed.
+
+        Rows that are added go nowhere.
+
+        Raises:
+            StoreError: the file cannot be read or is no sound store.
+        """
+        store = cls.__new__(cls)
+        store.path = path
+        store._connection = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            data = _whole(path)
+        except OSError as error:
+            raise StoreError(f"latency store {path} cannot be read: {error}") from error
+        with store._translated():
+            if data:
+                store._connection.deserialize(data)
+        store._check()
+        return store
+
+    def _check(self) -> None:
+        """Refuse what is damaged or something else; an empty file becomes an empty store."""
+        with self._translated():
+            verdict = self._connection.execute("PRAGMA quick_check").fetchone()[0]
+            if verdict != "ok":
+                raise StoreError(f"latency store {self.path} is corrupt: {verdict}; move it away to start a new one")
+            self._connection.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -108,11 +143,16 @@ class Store:
             ).fetchone()
         return None if row[0] is None else int(row[0])
 
-    def all(self) -> list[Measurement]:
-        """Every measurement that succeeded, in the order taken."""
+    def all(self, beyond: int = 0) -> list[Measurement]:
+        """Every measurement that succeeded, in the order taken; of rows beyond a number only."""
         with self._translated():
-            rows = self._connection.execute("SELECT * FROM measurements WHERE failure IS NULL ORDER BY id").fetchall()
+            rows = self._connection.execute("SELECT * FROM measurements WHERE failure IS NULL AND id > ? ORDER BY id", (beyond,)).fetchall()
         return [measurement for row in rows if isinstance(measurement := self._read(row), Measurement)]
+
+    def last_row(self) -> int:
+        """Number of the last row, failures included; 0 for an empty store."""
+        with self._translated():
+            return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM measurements").fetchone()[0])
 
     def _insert(
         self, subject: str, conditions: Conditions, environment: Environment, created: str, failure: str | None, detail: str
@@ -147,3 +187,29 @@ class Store:
             raise StoreError(f"latency store {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"latency store {self.path} is corrupt: {error}; move it away to start a new one") from error
+
+
+def _whole(path: Path) -> bytes:
+    """The bytes of an SQLite file from a moment in which no transaction was under way, taken without a lock.
+
+    SQLite writes a file only while a journal lies beside it, and counts every change in the file's head. Where no such moment comes,
+    because somebody writes all the time or a killed writer's journal has yet to be rolled back, a connection takes the bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+        StoreError: as `Store` does.
+    """
+    journal, until = path.with_name(f"{path.name}-journal"), time.monotonic() + _PATIENCE_S
+    while time.monotonic() < until:
+        if not journal.exists():
+            data = path.read_bytes()
+            with path.open("rb") as file:
+                same = file.read(_COUNTER.stop)[_COUNTER] == data[_COUNTER]
+            if same and not journal.exists():
+                return data
+        time.sleep(0.01)
+    opened = Store(path)
+    try:
+        return opened._connection.serialize()
+    finally:
+        opened.close()

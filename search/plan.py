@@ -12,18 +12,10 @@ from lpsnet.complexity import complexity
 from lpsnet.errors import UserError
 from lpsnet.training import train
 from search.config import SearchConfig
+from search.estimate import CANDIDATES_A_STEP, GROWTH, LATENCIES_A_STEP
 from search.executor import LocalExecutor
 from search.observer import Observer
 from search.space import OPERATIONS, expansion
-
-GROWTH = 1.37
-"""Latency from one step to the next: (31.18 / 0.38) ** (1 / 14), the paper's Table 4."""
-
-LATENCIES_A_STEP = 50
-"""Distinct networks measured in a step: 49 in the run `results/runs/2026-11-20_camvid_cpu`, rounded up."""
-
-CANDIDATES_A_STEP = 9
-"""Distinct candidates a step: on few paths the second and third scale operation coincide."""
 
 _TRIAL_ITERATIONS = 5
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from latency.protocols import is_out_of_memory
 from lpsnet.architecture import Architecture
 from lpsnet.data import DataSpec, open_split
-from lpsnet.data.joined import thinned
 from lpsnet.errors import TrainingFailed, UserError
 from search.config import SearchConfig
 from search.observer import Observer
@@ -62,6 +61,8 @@ class Proxy:
     """
 
     def __init__(self, config: SearchConfig, observer: Observer) -> None:
+        from lpsnet.data.joined import thinned
+
         spec = DataSpec.parse(config.data)
         self._config = config
         self._observer = observer

@@ -183,10 +183,3 @@ def sure_text(step: Step) -> tuple[str, ...]:
     if math.isnan(step.sure):
         return ()
     return (f"the chosen slope is above its nearest rival's with a likelihood of {step.sure:.0%}",)
-
-
-def slope_text(value: float) -> str:
-    """A slope for a reader: a number, a free gain, or none."""
-    if math.isnan(value):
-        return "-"
-    return {math.inf: "free gain", -math.inf: "no gain"}.get(value, f"{value:.2f}")

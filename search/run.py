@@ -16,6 +16,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -32,7 +33,7 @@ from search.forecast import PREDICTOR_FILE, TABLE_FILE, check_predictor, forecas
 from search.study import TrainingKey, TrainingStudy
 
 FORMAT = 1
-PREDICTOR = "predictor"
+PREDICTOR, STORE, JOURNAL, LOCK = "predictor", "latency.sqlite", "study.journal", "driver.lock"
 _PACKAGES = ("lps-search", "torch", "kornia", "numpy", "onnx", "onnxruntime", "onnxscript", "optuna", "pandas", "torchmetrics")
 
 
@@ -60,8 +61,8 @@ class Run:
         self.config = header.config
         self.class_names = header.class_names
         self.environment = environment
-        self.study = TrainingStudy(header.study, header.config.storage or str(path / "study.journal"), heal=heal)
-        self.store = Store(path / "latency.sqlite")
+        self.study = TrainingStudy(header.study, header.config.storage or str(path / JOURNAL), heal=heal)
+        self.store = Store(path / STORE) if lock else Store.snapshot(path / STORE)
         self._lock = lock
 
     @classmethod
@@ -98,16 +99,16 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> Run:
-        """Open a run to look at it, also while it is being driven.
+        """Open a run to look at it as it is now, also while it is being driven: nothing is locked or written.
 
         Raises:
             RunError: `path` holds no run, or a part of one.
         """
         header = read_header(path)
-        for file in (path / "latency.sqlite", *([] if header.config.storage else [path / "study.journal"])):
+        for file in (path / STORE, *([] if header.config.storage else [path / JOURNAL])):
             if not file.is_file():  # opening it would make an empty one
                 raise RunError(f"{path} is incomplete: {file.name} is missing")
-        return cls(path, header, _environment_of(_read_json(path / "environment.json"), path), heal=False, lock=None)
+        return cls(path, header, _environment_of(read_json(path / "environment.json"), path), heal=False, lock=None)
 
     def __enter__(self) -> Run:
         return self
@@ -122,6 +123,13 @@ class Run:
             self._lock.close()
             self._lock = None
 
+    def refresh(self) -> None:
+        """Take in what the driver has stored since this run was read; only for one that was."""
+        self.config = read_header(self.path).config
+        self.study.refresh()
+        self.store = Store.snapshot(self.path / STORE)
+
+    @cached_property
     def forecast(self) -> Forecast | None:
         """What the run's copy of a predictor expects of a network's latency; None for a run without one."""
         if not self.config.predictor:
@@ -180,7 +188,7 @@ def read_header(path: Path) -> Header:
     file = path / "config.json"
     if not file.is_file():
         raise RunError(f"{path} holds no run: {file.name} is missing; start one with lps-search expand --out {path}")
-    values = _read_json(file)
+    values = read_json(file)
     if values.get("format") != FORMAT:
         raise RunError(f"{file} has format {values.get('format')!r}, expected {FORMAT}")
     try:
@@ -232,7 +240,7 @@ def make_folder(path: Path) -> None:
 
 def _acquire(path: Path) -> IO[str]:
     try:
-        lock = (path / "driver.lock").open("a+")
+        lock = (path / LOCK).open("a+")
     except OSError as error:
         raise RunError(f"run folder {path} cannot be written: {error}; name another one with --out") from error
     try:
@@ -277,7 +285,7 @@ def _has_trained(path: Path, known: Header) -> bool:
 
 def _check_parts(path: Path, config: SearchConfig) -> None:
     """Refuse a run that has trained something but lost a part of its record: it would be trained or measured again unasked."""
-    parts = [path / "environment.json", path / "latency.sqlite", *([] if config.storage else [path / "study.journal"])]
+    parts = [path / "environment.json", path / STORE, *([] if config.storage else [path / JOURNAL])]
     parts += [path / PREDICTOR / name for name in (TABLE_FILE, PREDICTOR_FILE) if config.predictor]
     lost = [part.name for part in parts if not part.is_file()]
     if lost and ((path / "candidates.csv").exists() or any((path / "checkpoints").glob("*.safetensors"))):
@@ -289,7 +297,7 @@ def _check_environment(path: Path, environment: Environment, *, remeasure: bool)
     file = path / "environment.json"
     if not file.exists():
         return True
-    different = _environment_of(_read_json(file), path).differences(environment)
+    different = _environment_of(read_json(file), path).differences(environment)
     if different and not remeasure:
         raise RunError(
             f"run {path} was measured in another environment ({'; '.join(different)}); "
@@ -311,7 +319,8 @@ def _commit() -> str:
         return ""
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file. Raises `RunError` where there is none."""
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from latency.measurement import Measurement
@@ -23,15 +23,34 @@ from search.observer import Observer
 from search.pool import Ended
 from search.proxy import TrainJob
 from search.run import Run
-from search.step import CONTROL, Candidate, Compare, Failure, InTurns, Measure, Reply, SearchStopped, Step, Train
+from search.step import CONTROL, Candidate, Compare, Failure, InTurns, Measure, Member, Reply, SearchStopped, Step, Train
 from search.study import OpenTrial, TrainingKey, TrainingRecord
 
 LABELS = "labels"
 """The boundary a finished network's latency is shown at beside the one that was searched by."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A question that the stores answer in part only.
+
+    Args:
+        request: the question.
+        latencies: what is known of networks to be measured, in milliseconds.
+        trainings: the candidates that are scored.
+    """
+
+    request: Measure | Train | Compare
+    latencies: Mapping[Architecture, float | Failure] = field(default_factory=dict)
+    trainings: Mapping[Architecture, TrainingRecord] = field(default_factory=dict)
+
+
 class NotYet(Exception):
-    """A question whose answer the stores do not hold, asked without an executor."""
+    """A question that the stores do not answer, asked without an executor."""
+
+    def __init__(self, pending: Pending | None = None) -> None:
+        super().__init__("the stores hold no answer yet")
+        self.pending = pending
 
 
 class OutOfTime(Exception):
@@ -46,11 +65,13 @@ class Progress:
         steps: decided steps, the start first.
         stopped: why the search can take no further step; empty where it can, or is done.
         out_of_time: whether it paused because the time allowed was over.
+        pending: what the stores of a replayed run do not answer yet; None where they answer everything.
     """
 
     steps: list[Step] = field(default_factory=list)
     stopped: str = ""
     out_of_time: bool = False
+    pending: Pending | None = None
 
 
 def replay(run: Run) -> Progress:
@@ -91,7 +112,7 @@ def _advance(run: Run, answerer: _Answerer, observer: Observer, on_step: Callabl
         config.start_architecture,
         steps=config.steps,
         bounds=config.bounds,
-        forecast=run.forecast(),
+        forecast=run.forecast,
         noise=config.noise,
         plan=config.race,
         iterations=config.proxy.iterations,
@@ -120,8 +141,8 @@ def _advance(run: Run, answerer: _Answerer, observer: Observer, on_step: Callabl
         answerer.keep_weights(set())
     except SearchStopped as stop:
         progress.stopped = str(stop)
-    except NotYet:
-        pass
+    except NotYet as question:
+        progress.pending = question.pending
     except OutOfTime:
         progress.out_of_time = True
     return progress
@@ -152,6 +173,7 @@ class _Answerer:
         self._trials: dict[Architecture, str] = {}
         self._parents: dict[Architecture, str] = {}
         self._chain: set[Architecture] = set()
+        self._member: Member | None = None
         self._cost = _Cost()
 
     def latencies(self, request: Measure) -> dict[Architecture, float | Failure]:
@@ -160,7 +182,10 @@ class _Answerer:
         total = len(request.architectures)
         for number, architecture in enumerate(request.architectures):
             self._observer.work("latencies", number, total, f"step {request.step}: {architecture}")
-            found = self._latency(architecture, self._run.config.boundary)
+            try:
+                found = self._latency(architecture, self._run.config.boundary)
+            except NotYet:
+                raise NotYet(Pending(request=request, latencies=answers)) from None
             answers[architecture] = Failure(found) if isinstance(found, str) else found.latency_ms
             self._observer.work("latencies", number + 1, total, f"step {request.step}: {architecture}")
         return answers
@@ -172,7 +197,7 @@ class _Answerer:
         missing = [candidate for candidate in request.candidates if candidate.architecture not in records]
         if missing:
             if self._executor is None:
-                raise NotYet
+                raise NotYet(Pending(request=request, trainings=records))
             if request.seed == 0:  # from here on nothing is replayed: the chain is known to its end
                 self.keep_weights({candidate.architecture for candidate in request.candidates})
             records |= self._train(request, missing, keys)
@@ -192,6 +217,7 @@ class _Answerer:
             told = f"step {step.number}: {cost.measured} latencies measured in {cost.seconds:.0f} s, {known} known already"
             self._observer.note(told + (f", {spared} spared by the predictor" if spared else ""))
         self._chain.add(step.chosen.architecture)
+        self._member = step.chosen
         if self._executor is not None:
             for state in self._run.states.glob("*.pt"):
                 state.unlink()
@@ -215,7 +241,10 @@ class _Answerer:
         name = in_turns(subject(request.first, classes), subject(request.second, classes))
         detail = f"step {request.step}: {request.first} and {request.second} in turns"
         self._observer.work("latencies", 0, 1, detail)
-        found = self._kept(name, self._run.config.boundary, lambda executor: executor.compare(request.first, request.second))
+        try:
+            found = self._kept(name, self._run.config.boundary, lambda executor: executor.compare(request.first, request.second))
+        except NotYet:
+            raise NotYet(Pending(request=request)) from None
         self._observer.work("latencies", 1, 1, detail)
         if isinstance(found, str):
             return Failure(found)
@@ -275,9 +304,15 @@ class _Answerer:
         for ended in self._executor.train(jobs, begin, wait):
             network = ended.job.architecture
             record = self._record(request, ended)
-            records[network] = self._run.study.finish(handles[network], keys[network], record)
+            records[network] = self._run.study.finish(handles[network], keys[network], record, self._gain(record))
             self._observer.work("candidates", known + len(records), total, f"{where}: {network}")
         return records
+
+    def _gain(self, record: TrainingRecord) -> dict[str, float]:
+        """For who looks at the studies: mIoU less the parent's. With a control a gain is known only once that has ended, too."""
+        if record.miou_percent is None or self._member is None or self._run.config.race.needs_control:
+            return {}
+        return {"gain_percent": record.miou_percent - self._member.miou_percent}
 
     def _job(self, request: Train, candidate: Candidate, key: TrainingKey) -> TrainJob:
         race, state = self._run.config.race, None

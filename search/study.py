@@ -29,6 +29,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 _SAMPLER = optuna.samplers.RandomSampler()
 """Never asked: the candidates come from Algorithm 1."""
 
+METRIC = "mIoU (%)"
+"""What the value of a trial is called in Optuna's own tools."""
+
 ORPHANED = "the driver ended before the training did"
 
 
@@ -103,15 +106,26 @@ class TrainingStudy:
 
     def __init__(self, name: str, storage: str, *, heal: bool) -> None:
         self.name = name
-        self._storage = _open_storage(storage, heal=heal)
+        self._storage = open_storage(storage, heal=heal)
         self._studies: dict[int, optuna.Study] = {}
         self._records: dict[str, TrainingRecord] = {}
+        self._read(heal=heal)
+
+    def refresh(self) -> None:
+        """Take in what the run's driver has stored since; for a reader beside it."""
+        self._read(heal=False)
+
+    def _read(self, *, heal: bool) -> None:
         for study_name in sorted(optuna.get_all_study_names(self._storage)):
             prefix, _, step = study_name.rpartition("/step-")
-            if prefix == name:
+            if prefix != self.name:
+                continue
+            if int(step) not in self._studies:
                 # Loaded, not created: a reader beside a driver must write nothing.
                 self._studies[int(step)] = optuna.load_study(study_name=study_name, storage=self._storage, sampler=_SAMPLER)
-                self._read_step(int(step), heal=heal)
+                if heal:
+                    _name_metric(self._studies[int(step)])
+            self._read_step(int(step), heal=heal)
 
     def find(self, key: TrainingKey) -> TrainingRecord | None:
         """The training that answers a key, or None where none has finished."""
@@ -129,10 +143,14 @@ class TrainingStudy:
             trial.set_user_attr(name, value)
         return OpenTrial(step, trial.number, trial)
 
-    def finish(self, handle: OpenTrial, key: TrainingKey, record: TrainingRecord) -> TrainingRecord:
-        """Close a trial with its outcome and return the record with the trial's name."""
+    def finish(
+        self, handle: OpenTrial, key: TrainingKey, record: TrainingRecord, attributes: dict[str, Any] | None = None
+    ) -> TrainingRecord:
+        """Close a trial with its outcome and what else is known of it, and return the record with the trial's name."""
         stored = dataclasses.replace(record, trial=f"step-{handle.step:02d}/{handle.number}")
-        handle.trial.set_user_attr("record", dataclasses.asdict(stored))
+        columns = {"failure": stored.failure} if stored.miou_percent is None else {"miou_percent": stored.miou_percent}
+        for name, value in {**columns, "train_s": stored.seconds, **(attributes or {}), "record": dataclasses.asdict(stored)}.items():
+            handle.trial.set_user_attr(name, value)
         # The value itself is what makes the trial count, so it is written last.
         if stored.miou_percent is None:
             self._study(handle.step).tell(handle.number, state=TrialState.FAIL)
@@ -140,6 +158,10 @@ class TrainingStudy:
             self._study(handle.step).tell(handle.number, stored.miou_percent)
         self._records[key.text()] = stored
         return stored
+
+    def records(self) -> tuple[TrainingRecord, ...]:
+        """Every finished training."""
+        return tuple(self._records.values())
 
     def trials(self, step: int) -> list[FrozenTrial]:
         """Every trial of a step, orphaned ones included, in the order begun."""
@@ -154,6 +176,7 @@ class TrainingStudy:
                 direction="maximize",
                 load_if_exists=True,
             )
+            _name_metric(self._studies[step])
         return self._studies[step]
 
     def _read_step(self, step: int, *, heal: bool) -> None:
@@ -178,15 +201,24 @@ class OpenTrial:
     trial: optuna.Trial
 
 
+def _name_metric(study: optuna.Study) -> None:
+    """Name the value of a study's trials, where that was not done yet."""
+    if study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([METRIC])
+
+
 def _record(stored: dict[str, Any]) -> TrainingRecord:
     curve = tuple((int(iteration), float(loss)) for iteration, loss in stored["curve"])
     return TrainingRecord(**{**stored, "curve": curve, "class_iou_percent": tuple(stored["class_iou_percent"])})
 
 
-def _open_storage(storage: str, *, heal: bool) -> JournalStorage | RDBStorage:
+def open_storage(storage: str, *, heal: bool) -> JournalStorage | RDBStorage:
+    """Optuna's storage of a journal file or a database URL. Raises as `TrainingStudy` does."""
     if "://" in storage:
         try:
-            return RDBStorage(storage)
+            return RDBStorage(storage, skip_table_creation=not heal)
         except Exception as error:  # SQLAlchemy and the database drivers share no base class
             shown = re.sub(r"//([^/@]*?):[^/@]*@", r"//\1:***@", storage)  # without the password
             raise StudyError(f"study database {shown} cannot be opened: {str(error).splitlines()[0]}") from error

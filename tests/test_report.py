@@ -19,9 +19,9 @@ from lpsnet.complexity import complexity
 from lpsnet.recipe import proxy_recipe
 from search.config import SearchConfig
 from search.executor import conditions, subject
-from search.report import candidates_frame, family_frame, slope_text, weight_faults, write_report, write_trajectory
+from search.report import candidates_frame, family_frame, weight_faults, write_report, write_trajectory
 from search.run import Run, RunError
-from search.step import Candidate, Failure, Member, Step, Trial
+from search.step import Candidate, Failure, Member, Step, Trial, slope_text
 from search.study import TrainingKey, TrainingRecord
 
 CLASSES = ("sky", "road", "car")

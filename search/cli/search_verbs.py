@@ -204,8 +204,8 @@ def _drive(out: Path, config: SearchConfig, store: Path | None, limits: Limits, 
 
 def print_step(step: Step) -> None:
     """Print a decided step: every candidate with expansion, k, latency, mIoU and slope; the chosen one stands out."""
-    from search.report import slope_text, sure_text
-    from search.step import Failure
+    from search.report import sure_text
+    from search.step import Failure, slope_text
 
     if step.parent is None:
         print(f"step 0: {step.chosen.architecture}  {step.chosen.latency_ms:.3f} ms  {step.chosen.miou_percent:.2f} mIoU")

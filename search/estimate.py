@@ -1,0 +1,32 @@
+"""How long a search may take, from what it has taken so far and how networks grew in the paper. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+GROWTH = 1.37
+"""Latency from one step to the next: (31.18 / 0.38) ** (1 / 14), the paper's Table 4."""
+
+LATENCIES_A_STEP = 50
+"""Distinct networks measured in a step: 49 in the run `results/runs/2026-11-20_camvid_cpu`, rounded up."""
+
+CANDIDATES_A_STEP = 9
+"""Distinct candidates a step: on few paths the second and third scale operation coincide."""
+
+
+def remaining_s(trainings_s: Sequence[float], latency_s: float, *, left: int, steps_left: int, parallel: int = 1) -> float | None:
+    """Seconds a search may still take; None where no training has ended that it could be told from.
+
+    Args:
+        trainings_s: seconds of the trainings of the step at work, or where none has ended those of the step before.
+        latency_s: seconds of a latency.
+        left: candidates of the step at work that are still to be trained.
+        steps_left: steps after that.
+        parallel: trainings at a time.
+    """
+    if not trainings_s:
+        return None
+    training_s = statistics.fmean(trainings_s) / parallel
+    later = sum(LATENCIES_A_STEP * latency_s + CANDIDATES_A_STEP * training_s * GROWTH**step for step in range(1, steps_left + 1))
+    return left * training_s + later
