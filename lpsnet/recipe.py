@@ -234,6 +234,24 @@ def changed(recipe: TrainRecipe, changes: list[str]) -> TrainRecipe:
     return dataclasses.replace(recipe, **values)
 
 
+def resized(recipe: TrainRecipe, whole: tuple[int, int], size: tuple[int, int]) -> TrainRecipe:
+    """A recipe for another size of the network's input, whose crops keep their share of it.
+
+    Args:
+        recipe: any.
+        whole: (height, width) of the input it is for.
+        size: (height, width) wanted.
+    """
+    if size == whole:
+        return recipe
+    crop = [max(1, round(extent * new / old)) if extent else 0 for extent, old, new in zip(_crop(recipe), whole, size, strict=True)]
+    return dataclasses.replace(recipe, input_height=size[0], input_width=size[1], crop_height=crop[0], crop_width=crop[1])
+
+
+def _crop(recipe: TrainRecipe) -> tuple[int, int]:
+    return recipe.crop_height, recipe.crop_width
+
+
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,8 @@ def write_card(checkpoint: Path, path: Path) -> None:
     write_atomic(path, card(checkpoint.name, read_metadata(checkpoint)).encode())
 
 
-def card(file: str, told: Metadata) -> str:
-    """The text of a model card."""
+def card(file: str, told: Metadata, more: Sequence[str] = ()) -> str:
+    """The text of a model card; `more` are lines that stand before its limits."""
     from lpsnet.architecture import NAMED
 
     text = canonical(told.architecture)
@@ -30,7 +32,7 @@ def card(file: str, told: Metadata) -> str:
         "---",
         "library_name: lps-search",
         "pipeline_tag: image-segmentation",
-        f"license_name: {told.licence or 'unknown'}",
+        f"license_name: {json.dumps(told.licence or 'unknown')}",
         "---",
         f"# {name}",
         "",
@@ -55,6 +57,7 @@ def card(file: str, told: Metadata) -> str:
         "",
         *_scores(told),
         "",
+        *more,
         "## Limits",
         "",
         "Trained on the data set named above only; other cameras, cities, seasons and times of day are another matter. Not for decisions "

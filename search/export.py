@@ -72,7 +72,9 @@ class Normalised(nn.Module):
         return result
 
 
-def export_onnx(network: Network, plan: ExportPlan, path: Path, *, weights: str = "", told: Metadata | None = None) -> dict[str, Any]:
+def export_onnx(
+    network: Network, plan: ExportPlan, path: Path, *, weights: str = "", weights_sha256: str = "", told: Metadata | None = None
+) -> dict[str, Any]:
     """Write the deployed network to `path` and its description to `path` with `.json` added; returns the description.
 
     Args:
@@ -80,6 +82,7 @@ def export_onnx(network: Network, plan: ExportPlan, path: Path, *, weights: str 
         plan: what the graph takes and gives.
         path: of the graph.
         weights: where they come from, for the description.
+        weights_sha256: of that file, likewise.
         told: what their checkpoint says of itself, where there is one.
 
     Raises:
@@ -101,6 +104,7 @@ def export_onnx(network: Network, plan: ExportPlan, path: Path, *, weights: str 
         "architecture": network.name,
         "classes": network.num_classes,
         "weights": weights,
+        **({"weights_sha256": weights_sha256} if weights_sha256 else {}),
         "class_names": list(told.class_names) if told else [],
         "colours": [list(colour) for colour in told.colours] if told else [],
         **asdict(plan),

@@ -24,22 +24,27 @@ CURVE_COLUMNS = ("iteration", "loss", "learning_rate", "images_per_s", "waiting_
 
 
 @contextmanager
-def held(out: Path) -> Iterator[None]:
+def held(out: Path, who: str = "a training") -> Iterator[None]:
     """Make the folder and hold it until the block ends; the hold goes with the process.
 
     Raises:
-        UserError: it cannot be made, or another process trains in it.
+        UserError: it cannot be made, or another process, `who`, works in it.
     """
     make_folder(out)
-    with (out / "training.lock").open("a") as lock:
+    path = out / f"{who.split()[-1]}.lock"
+    try:
+        lock = path.open("a")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}; name another folder with --out") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"a training is running in {out}; wait for it, or name another folder") from None
+            raise UserError(f"{who} is running in {out}; wait for it, or name another folder") from None
         try:
             yield
         finally:
-            (out / "training.lock").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def check_plan(out: Path, plan: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from search.cli import (
     compare_verbs,
     data_verbs,
     export_verbs,
+    family_verbs,
     measure_verbs,
     network_verbs,
     noise_verbs,
@@ -25,6 +26,7 @@ from search.cli import (
     study_verbs,
     table_verbs,
     train_verbs,
+    watch_verbs,
 )
 
 app = typer.Typer(
@@ -35,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 search_verbs.register(app)
+watch_verbs.register(app)
+family_verbs.register(app)
 measure_verbs.register(app)
 network_verbs.register(app)
 compare_verbs.register(app)

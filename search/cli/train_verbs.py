@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from lpsnet.evaluation import Evaluation
     from search.training_run import Means, TrainPlan
 
-Data = Annotated[str, typer.Option(help="Data set, NAME or NAME:PATH: camvid:PATH, cityscapes:PATH, bdd100k:PATH, folder:PATH, synthetic.")]
+DATA_HELP = "Data set, NAME or NAME:PATH: camvid:PATH, cityscapes:PATH, bdd100k:PATH, folder:PATH, synthetic."
+Data = Annotated[str, typer.Option(help=DATA_HELP)]
 TrainingDevice = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -29,13 +32,22 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    architecture: Annotated[str, typer.Argument(help="Name (lps-search networks) or text of a network.")],
-    out: Annotated[Path, typer.Option(help="Folder of the training; one that was stopped is continued.")],
-    data: Data = "synthetic",
-    recipe: Annotated[str, typer.Option(help="paper-cityscapes, strong-cityscapes, paper-bdd100k, paper-camvid or camvid.")] = "camvid",
+    architecture: Annotated[str, typer.Argument(help="Name (lps-search networks) or text of a network; none with --from.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the training; one that was stopped is continued. Default with --from: in the run.")
+    ] = None,
+    from_run: Annotated[Path | None, typer.Option("--from", help="Run whose pick is trained: its data set, input size and seed.")] = None,
+    pick: Annotated[str, typer.Option(help="Which pick of that run, by name (lps-search family).")] = "",
+    data: Annotated[str, typer.Option(help=f"{DATA_HELP} Default: synthetic, or the run's.")] = "",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="paper-cityscapes, strong-cityscapes, paper-bdd100k, paper-camvid or camvid, the default; with --from the data's."
+        ),
+    ] = "",
     changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the recipe, NAME=VALUE; may be repeated.")] = None,
     splits: Annotated[str, typer.Option(help="train, or train,val for a network to ship.")] = "train",
-    seed: Annotated[int, typer.Option(help="Of weights, frame order and augmentation.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of weights, frame order and augmentation. Default: 0, or the run's.")] = None,
     init: Annotated[str, typer.Option(help="Checkpoint to start from: weights that fit are taken over.")] = "",
     teacher: Annotated[str, typer.Option(help="Checkpoint of a larger network to learn from, too; weigh it by --set distillation=1.")] = "",
     device: TrainingDevice = "auto",
@@ -49,19 +61,12 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network by a recipe; killed or paused, the same command goes on where it stopped."""
-    from lpsnet.recipe import changed, named_recipe
     from search.cli.search_verbs import resolve_device
+    from search.picks import remember_training
     from search.training_run import Means, TrainPlan
 
-    plan = TrainPlan(
-        architecture=architecture,
-        data=data,
-        recipe=changed(named_recipe(recipe), changes or []),
-        splits=tuple(part.strip() for part in splits.split(",")),
-        seed=seed,
-        init=init,
-        teacher=teacher,
-    )
+    fields, folder = _chosen(architecture, out, from_run, pick, data=data, recipe=recipe, seed=seed, changes=changes or [])
+    plan = TrainPlan(**fields, splits=tuple(part.strip() for part in splits.split(",")), init=init, teacher=teacher)
     means = Means(
         device=resolve_device(device),
         precision=precision,
@@ -72,8 +77,30 @@ def train(
         validations=validations,
         deterministic=deterministic,
     )
-    found = _trained(plan, means, out)
-    _print_evaluation(found, f"{plan.architecture} on the validation split of {data}", as_json)
+    found = _trained(plan, means, folder)
+    if from_run is not None:
+        remember_training(from_run, plan.architecture, folder)
+    _print_evaluation(found, f"{plan.architecture} on the validation split of {plan.data}", as_json)
+
+
+def _chosen(
+    architecture: str, out: Path | None, from_run: Path | None, pick: str, *, data: str, recipe: str, seed: int | None, changes: list[str]
+) -> tuple[dict[str, Any], Path]:
+    """What is trained on what, how, and where: a network by name, or a pick of a run. Raises `UserError` for neither, both, or a part."""
+    from lpsnet.recipe import changed, named_recipe
+    from search.retrain import retraining
+
+    if from_run is None and not pick:
+        if not architecture or out is None:
+            raise UserError("train takes a network and --out FOLDER, or --from RUN and --pick NAME")
+        chosen = changed(named_recipe(recipe or "camvid"), changes)
+        return {"architecture": architecture, "data": data or "synthetic", "recipe": chosen, "seed": seed or 0}, out
+    if from_run is None or not pick or architecture:
+        raise UserError("--from RUN and --pick NAME go together, and without a network")
+    full = retraining(from_run, pick, data=data, recipe=recipe)
+    folder, begin = out or full.out, full.seed if seed is None else seed
+    print(f"{pick}: {full.architecture} by recipe {full.recipe_name} on {full.data}, seed {begin}, in {folder}", file=sys.stderr)
+    return {"architecture": full.architecture, "data": full.data, "recipe": changed(full.recipe, changes), "seed": begin}, folder
 
 
 def _trained(plan: TrainPlan, means: Means, out: Path) -> Evaluation:
@@ -146,8 +173,6 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Train one path as an image classifier, for a segmentation network to start from; the same command goes on after the last epoch."""
-    import dataclasses
-
     from lpsnet.classifier import PretrainRecipe, save_path
     from lpsnet.classifier import pretrain as pretrain_path
     from lpsnet.errors import TrainingFailed
