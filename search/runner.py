@@ -218,11 +218,20 @@ class _Answerer:
             self._observer.note(told + (f", {spared} spared by the predictor" if spared else ""))
         self._chain.add(step.chosen.architecture)
         self._member = step.chosen
-        if self._executor is not None:
-            for state in self._run.states.glob("*.pt"):
-                state.unlink()
-        if self._executor is not None:
-            self._latency(step.chosen.architecture, LABELS)
+        if self._executor is None:
+            return
+        for state in self._run.states.glob("*.pt"):
+            state.unlink()
+        self._run.study.describe(step.number, self._decision(step))
+        self._latency(step.chosen.architecture, LABELS)
+
+    def _decision(self, step: Step) -> dict[str, object]:
+        """What a step came to, for who looks at its study."""
+        config, chosen = self._run.config, step.chosen
+        latency = f"ms to the {config.boundary} by {config.backend} on {self._run.environment.device}"
+        told = {"chosen": str(chosen.architecture), "expansion": step.chosen_trial.candidate.text, "latency_ms": chosen.latency_ms}
+        told |= {"miou_percent": chosen.miou_percent, "latency": latency, "data": config.data.partition(":")[0]}
+        return told | ({"parent": str(step.parent.architecture), "target_ms": step.target_ms} if step.parent else {})
 
     def keep_weights(self, besides: set[Architecture]) -> None:
         """Remove the weights of every network that is neither in the chain nor in `besides`."""

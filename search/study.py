@@ -138,8 +138,10 @@ class TrainingStudy:
     def begin(self, step: int, key: TrainingKey, attributes: dict[str, Any]) -> OpenTrial:
         """Open a trial in state RUNNING with its key and what else is known; JSON values only."""
         trial = self._study(step).ask()
-        named = {"key": key.text(), "architecture": key.architecture, "parent_trial": key.parent_trial, "seed": key.seed}
-        for name, value in {**named, "iterations": key.rung or key.recipe.iterations, "recipe": key.recipe.to_dict(), **attributes}.items():
+        # In this order they are shown by Optuna's tools: what a reader looks for comes first.
+        named = {"architecture": key.architecture, **attributes, "iterations": key.rung or key.recipe.iterations, "seed": key.seed}
+        named |= {"parent_trial": key.parent_trial, "key": key.text(), "recipe": key.recipe.to_dict()}
+        for name, value in named.items():
             trial.set_user_attr(name, value)
         return OpenTrial(step, trial.number, trial)
 
@@ -158,6 +160,14 @@ class TrainingStudy:
             self._study(handle.step).tell(handle.number, stored.miou_percent)
         self._records[key.text()] = stored
         return stored
+
+    def describe(self, step: int, attributes: dict[str, Any]) -> None:
+        """Tell of a step what a reader of its study should know; JSON values only."""
+        study = self._study(step)
+        known = study.user_attrs
+        for name, value in attributes.items():
+            if known.get(name) != value:
+                study.set_user_attr(name, value)
 
     def records(self) -> tuple[TrainingRecord, ...]:
         """Every finished training."""
@@ -220,8 +230,9 @@ def open_storage(storage: str, *, heal: bool) -> JournalStorage | RDBStorage:
         try:
             return RDBStorage(storage, skip_table_creation=not heal)
         except Exception as error:  # SQLAlchemy and the database drivers share no base class
+            reason = str(error.__cause__ or error).splitlines()[0]  # Optuna's own speaks of invalid data where a table is missing
             shown = re.sub(r"//([^/@]*?):[^/@]*@", r"//\1:***@", storage)  # without the password
-            raise StudyError(f"study database {shown} cannot be opened: {str(error).splitlines()[0]}") from error
+            raise StudyError(f"study database {shown} cannot be opened: {reason}") from error
     path = Path(storage)
     try:
         if heal:

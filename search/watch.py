@@ -208,15 +208,15 @@ def driver_of(path: Path) -> int | None:
     lock = path / LOCK
     try:
         pid, own = int(lock.read_text()), lock.stat()
+        if pid <= 0:
+            return None
         os.kill(pid, 0)
-    except PermissionError:
-        return pid  # another user's
-    except (OSError, ValueError, OverflowError):
-        return None
-    try:
         held = list(Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return pid  # a system that does not tell
+    except PermissionError:
+        return pid  # another user's, of which no more is told
+    except (OSError, ValueError, OverflowError) as error:
+        alive = isinstance(error, FileNotFoundError) and str(error.filename).startswith("/proc/")
+        return pid if alive and not Path("/proc/self").exists() else None  # a system that does not tell
     return pid if any(_is(link, own) for link in held) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -172,6 +173,78 @@ def test_a_killed_writer_leaves_a_readable_store_with_every_acknowledged_row(pat
     assert len(found) > last
     store.add(measurement())
     store.close()
+
+
+def test_a_snapshot_has_every_row_and_leaves_the_file_alone(path: Path) -> None:
+    store = Store(path)
+    for number in range(3):
+        store.add(measurement(subject=f"net-{number}"))
+    store.add_failure("broken", CONDITIONS, HERE, "now", "out of memory")
+    before = path.read_bytes(), path.stat().st_mtime_ns, sorted(path.parent.iterdir())
+    seen = Store.snapshot(path)
+    assert seen.all() == store.all() and seen.all(beyond=2) == store.all()[2:]
+    assert seen.find("broken", CONDITIONS, HERE) == "out of memory" and seen.last_row() == 4
+    store.add(measurement(subject="later"))
+    seen.add(measurement(subject="nowhere"))
+    assert seen.find("later", CONDITIONS, HERE) is None and store.find("nowhere", CONDITIONS, HERE) is None
+    assert before[0] != path.read_bytes() and before[2] == sorted(path.parent.iterdir())
+    store.close()
+    assert Store.snapshot(path).last_row() == 5
+
+
+def test_a_snapshot_waits_for_no_lock_and_keeps_nobody_waiting(path: Path) -> None:
+    Store(path).add(measurement())
+    writer = sqlite3.connect(path, timeout=0, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")  # a writer that has not written yet
+    assert len(Store.snapshot(path).all()) == 1
+    writer.execute("COMMIT")
+    Store.snapshot(path)
+    writer.execute("BEGIN EXCLUSIVE")  # would be refused at once if anybody held a lock
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+def test_snapshots_beside_a_busy_writer_are_whole(path: Path) -> None:
+    process = writer(path, "a", 300)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    counts = []
+    while process.poll() is None and len(counts) < 200:
+        found = [taken.subject for taken in Store.snapshot(path).all()]
+        assert found == [f"a-{number}" for number in range(len(found))]
+        counts.append(len(found))
+    process.communicate()
+    assert counts == sorted(counts) and len(Store.snapshot(path).all()) == 300
+
+
+def test_a_snapshot_of_what_a_killed_writer_left_rolls_it_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latency.store._PATIENCE_S", 0.05)
+    Store(path).add(measurement())
+    dying = sqlite3.connect(path, isolation_level=None)
+    dying.execute("PRAGMA cache_size = 1")
+    dying.execute("BEGIN")
+    dying.execute("UPDATE measurements SET detail = ?", ("x" * 200_000,))
+    left = path.parent / "left.sqlite"
+    shutil.copy(path, left)
+    shutil.copy(f"{path}-journal", f"{left}-journal")
+    dying.execute("ROLLBACK")
+    dying.close()
+    assert left.read_bytes() != path.read_bytes(), "nothing of the update reached the file"
+    assert Store.snapshot(left).all() == [measurement()]
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all, but long enough to look like one" * 40])
+def test_a_snapshot_of_something_else_is_refused_and_of_an_empty_file_empty(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(StoreError, match=r"latency\.sqlite is corrupt"):
+            Store.snapshot(path)
+    else:
+        assert Store.snapshot(path).all() == []
+    with pytest.raises(StoreError, match="cannot be read"):
+        Store.snapshot(path.parent / "none.sqlite")
 
 
 def test_random_bytes_are_no_store(path: Path) -> None:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe, proxy_recipe
-from search.study import ORPHANED, OpenTrial, StudyError, TrainingKey, TrainingRecord, TrainingStudy
+from search.study import METRIC, ORPHANED, OpenTrial, StudyError, TrainingKey, TrainingRecord, TrainingStudy, open_storage
 
 DATA = Path(__file__).parent / "data"
 KEY = TrainingKey(architecture="B1-1-1-1-1_C4-8-16-32-32_R4", recipe=proxy_recipe(10), parent_trial="step-00/0", seed=0)
@@ -253,8 +253,58 @@ class TestReaders:
         assert TrainingStudy("run", str(journal), heal=False).find(KEY) == stored
         assert os.path.lexists(f"{journal}.lock"), "the lock may belong to the driver"
 
+    def test_a_reader_takes_in_what_was_stored_since_and_no_more_than_that(self, journal: Path) -> None:
+        driver = TrainingStudy("run", str(journal), heal=True)
+        reader = TrainingStudy("run", str(journal), heal=False)
+        assert reader.records() == ()
+        first = train(driver, step=0)
+        begun = driver.begin(1, keyed(seed=1), {})
+        assert reader.find(KEY) is None
+        reader.refresh()
+        assert reader.find(KEY) == first and reader.records() == (first,) and len(reader.trials(1)) == 1
+        before = journal.read_bytes()
+        second = driver.finish(begun, keyed(seed=1), RECORD)
+        reader.refresh()
+        assert reader.records() == (first, second) and reader.trials(1)[0].state == TrialState.COMPLETE
+        reader.refresh()
+        assert journal.read_bytes().startswith(before) and reader.records() == driver.records()
+
+    def test_a_reader_makes_no_tables_in_a_database(self, tmp_path: Path) -> None:
+        with pytest.raises(StudyError, match="no such table"):
+            TrainingStudy("run", f"sqlite:///{tmp_path}/studies.db", heal=False)
+
     def test_reading_a_record_that_is_not_there_makes_none(self, journal: Path) -> None:
         assert TrainingStudy("run", str(journal), heal=False).find(KEY) is None
+
+
+class TestColumns:
+    """What Optuna's own tools show of a trial."""
+
+    def test_the_value_has_a_name_and_score_time_and_gain_are_attributes(self, reopen: Open) -> None:
+        study = reopen()
+        study.finish(study.begin(1, KEY, {}), KEY, RECORD, {"gain_percent": 1.5})
+        study.finish(study.begin(1, keyed(seed=1), {}), keyed(seed=1), FAILED)
+        again = reopen()
+        scored, failed = (trial.user_attrs for trial in again.trials(1))
+        assert scored["miou_percent"] == RECORD.miou_percent and scored["gain_percent"] == 1.5
+        assert scored["train_s"] == RECORD.seconds and "failure" not in scored
+        assert failed["failure"] == FAILED.failure and "miou_percent" not in failed
+        assert again._studies[1].metric_names == [METRIC]
+
+    def test_an_older_study_gets_its_name_from_the_next_driver(self, journal: Path) -> None:
+        shutil.copyfile(DATA / "study_v1.journal", journal)
+        names = {study.study_name.rpartition("/")[0] for study in _studies(journal)}
+        for name in names:
+            TrainingStudy(name, str(journal), heal=False)
+        assert [study.metric_names for study in _studies(journal)] == [None] * len(_studies(journal))
+        for name in names:
+            TrainingStudy(name, str(journal), heal=True)
+        assert [study.metric_names for study in _studies(journal)] == [[METRIC]] * len(_studies(journal))
+
+
+def _studies(journal: Path) -> list[optuna.Study]:
+    storage = open_storage(str(journal), heal=False)
+    return [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
 
 
 class TestDamage:
