@@ -125,7 +125,6 @@ class Run:
 
     def refresh(self) -> None:
         """Take in what the driver has stored since this run was read; only for one that was."""
-        self.config = read_header(self.path).config
         self.study.refresh()
         self.store = Store.snapshot(self.path / STORE)
 

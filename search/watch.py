@@ -6,6 +6,7 @@ Nothing is locked or written, and nothing is read anew that has not changed. Doe
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,10 +19,13 @@ from lpsnet.architecture import Architecture
 from search.config import SearchConfig
 from search.decide import slope
 from search.estimate import CANDIDATES_A_STEP, GROWTH, remaining_s
-from search.run import JOURNAL, LOCK, STORE, Run, RunError, read_json
+from search.run import JOURNAL, LOCK, STORE, Run, RunError, read_header, read_json
 from search.runner import Pending, Progress, replay
 from search.step import CONTROL, Candidate, Measure, Member, Step, Train
 from search.study import TrainingRecord
+
+SHARE = 0.02
+"""Of a core, the most that looking may take: what is being measured beside it must not be slowed."""
 
 WAITING, TRAINING, SCORED, FAILED = "waiting", "training", "scored", "failed"
 """States of a candidate of the step at work."""
@@ -136,9 +140,15 @@ class Watch:
     """
 
     def __init__(self, path: Path) -> None:
+        self._open(path)
+        self.rest_s = 0.0
+        """Seconds to wait before the next look, by what the last one took."""
+
+    def _open(self, path: Path) -> None:
+        # Taken before anything is read: what changes meanwhile is then read again.
+        self._identity, self._content = _fingerprints(path, bool(read_header(path).config.storage))
         self._run = Run.read(path)
-        self._seen: object = None
-        self._progress = Progress()
+        self._progress = replay(self._run)
         self._cost, self._row = Cost(), 0
         self._measured: datetime | None = None
 
@@ -148,11 +158,19 @@ class Watch:
 
     def look(self) -> View:
         """The run as it is now. Raises as the constructor does."""
-        seen = self._fingerprint()
-        if seen is None or seen != self._seen:
-            if self._seen is not None or seen is None:
-                self._run.refresh()
-            self._progress, self._seen = replay(self._run), seen
+        start = time.process_time()
+        view = self._looked()
+        self.rest_s = (time.process_time() - start) / SHARE
+        return view
+
+    def _looked(self) -> View:
+        identity, content = _fingerprints(self._run.path, bool(self._run.config.storage))
+        if identity != self._identity:
+            self.close()
+            self._open(self._run.path)
+        elif content is None or content != self._content:
+            self._run.refresh()
+            self._progress, self._content = replay(self._run), content
         run, progress = self._run, self._progress
         began = _time(read_json(run.path / "environment.json").get("created"), run.path)
         cost = self._spent(began)
@@ -170,16 +188,6 @@ class Watch:
             changed=self._changed(began),
             remaining_s=_remaining(run, progress, work, cost),
         )
-
-    def _fingerprint(self) -> object:
-        """Equal where nothing has changed; None where that cannot be told, as of a database."""
-        if self._run.config.storage:
-            return None
-        try:
-            states = [(self._run.path / name).stat() for name in ("config.json", STORE, JOURNAL)]
-        except OSError as error:
-            raise RunError(f"{self._run.path} has lost a part: {error}") from error
-        return [(state.st_mtime_ns, state.st_size, state.st_ino) for state in states]
 
     def _changed(self, began: datetime) -> datetime:
         """When the last training began or ended, or the last latency was measured, whichever is later."""
@@ -201,6 +209,20 @@ class Watch:
             latency_s=self._cost.latency_s + sum(map(_seconds, fresh)),
         )
         return self._cost
+
+
+def _fingerprints(path: Path, in_database: bool) -> tuple[object, object]:
+    """What is equal where this is the same run in the same environment, and what is where nothing was stored since.
+
+    The latter is None where that cannot be told, as of a record in a database. Raises `RunError` where a part is missing.
+    """
+    try:
+        whole = [(path / name).stat() for name in ("config.json", "environment.json")]
+        growing = [(path / name).stat() for name in (STORE, *([] if in_database else [JOURNAL]))]
+    except OSError as error:
+        raise RunError(f"{path} is incomplete: {Path(str(error.filename)).name}: {error.strerror}") from error
+    identity = [(state.st_ino, state.st_mtime_ns) for state in whole], [state.st_ino for state in growing]
+    return identity, None if in_database else [(state.st_mtime_ns, state.st_size) for state in growing]
 
 
 def driver_of(path: Path) -> int | None:

@@ -51,7 +51,9 @@ def tiny_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 def test_help_lists_the_verbs_and_a_missing_verb_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(verb in text for verb in ("expand", "resume", "show", "measure", "latency-table", "data", "doctor"))
+    assert all(
+        verb in text for verb in ("expand", "resume", "show", "watch", "family", "package", "measure", "latency-table", "data", "doctor")
+    )
 
 
 def test_expand_leaves_everything_a_run_should(tiny_run: Path) -> None:
@@ -281,7 +283,7 @@ def test_a_corrupt_store_or_study_is_named(tiny_run: Path, tmp_path: Path, compl
 
 
 def test_a_folder_without_a_run_says_how_to_start_one(tmp_path: Path, complaint: Complain) -> None:
-    for verb in ("show", "resume"):
+    for verb in ("show", "resume", "watch", "family", "package"):
         assert "lps-search expand --out" in complaint(verb, str(tmp_path))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,7 +161,8 @@ def test_looking_again_takes_in_what_came_since(tmp_path: Path) -> None:
     drive(path, config, Stopping(config, 2))
     watch = Watch(path)
     first = watch.look()
-    assert watch.look().steps == first.steps
+    costly = watch.rest_s
+    assert watch.look().steps == first.steps and 0 < watch.rest_s < costly, "what has not changed is not read again"
     drive(path, config, Stopping(config, 2))
     second = watch.look()
     assert second.work is not None and first.work is not None and second.work.done == first.work.done + 2
@@ -170,6 +172,20 @@ def test_looking_again_takes_in_what_came_since(tmp_path: Path) -> None:
     assert third.state == "finished" and third.config.steps == 2 and len(third.steps) == 3
     fresh = looked(path)
     assert (third.steps, third.cost, third.work) == (fresh.steps, fresh.cost, fresh.work)
+    watch.close()
+
+
+def test_another_run_in_the_same_folder_is_another_run(tmp_path: Path) -> None:
+    path, config = tmp_path / "run", tiny_config(1)
+    drive(path, config, Stopping(config, 3))
+    watch = Watch(path)
+    assert watch.look().cost.trainings == 3
+    shutil.rmtree(path)
+    with pytest.raises(RunError, match=r"is incomplete: .*No such file"):
+        watch.look()
+    drive(path, tiny_config(3), Stopping(config, 2))
+    view = watch.look()
+    assert view.cost.trainings == 2 and view.config.steps == 3 and view.work is not None and view.work.done == 1
     watch.close()
 
 
@@ -236,10 +252,10 @@ def test_what_is_no_run_or_damaged_is_one_line(paused: Path, tmp_path: Path, cap
     watch = Watch(paused)
     watch.look()
     (paused / "latency.sqlite").unlink()
-    with pytest.raises(RunError, match="has lost a part"):
+    with pytest.raises(RunError, match=r"is incomplete: .*No such file"):
         watch.look()
     watch.close()
-    assert "latency.sqlite is missing" in refused(str(paused))
+    assert "latency.sqlite: No such file" in refused(str(paused))
 
 
 # --- what is shown ---

@@ -36,7 +36,10 @@ def register(app: typer.Typer) -> None:
 def watch(
     run: Annotated[Path, typer.Argument(help="Folder of the run.")],
     once: Annotated[bool, typer.Option("--once", help="Show the run as it is now and leave; without a terminal always so.")] = False,
-    every: Annotated[float, typer.Option(help="Look again after so many seconds.", min=0.1, max=3600.0)] = 2.0,
+    every: Annotated[
+        float,
+        typer.Option(help="Look again after so many seconds, or later where that takes more than 2 % of a core.", min=0.1, max=3600.0),
+    ] = 2.0,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Also serve Optuna's dashboard of the run's studies.")] = False,
     host: Annotated[str, typer.Option(help="Address the dashboard listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Its port; 0 for any that is free.", min=0, max=65535)] = 8080,
@@ -130,7 +133,7 @@ def _show(watched: Watch, every: float, address: str) -> None:
             live.update(frame(view, datetime.now(UTC), height=live.console.height, hint=hint), refresh=True)
             if pressed(min(1.0, every)) in ("q", "Q"):
                 return
-            if time.monotonic() - looked >= every:
+            if time.monotonic() - looked >= max(every, watched.rest_s):
                 view, looked = watched.look(), time.monotonic()
 
 
