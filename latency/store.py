@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,13 +28,6 @@ CREATE TABLE IF NOT EXISTS measurements (
 );
 CREATE INDEX IF NOT EXISTS by_key ON measurements (subject, conditions, environment);
 """
-
-
-_COUNTER = slice(24, 28)
-"""Where SQLite's file format counts the changes of a file."""
-
-_PATIENCE_S = 2.0
-"""How long a reader waits for a moment in which nobody writes."""
 
 
 class StoreError(ValueError):
@@ -78,24 +70,24 @@ class Store:
 
     @classmethod
     def snapshot(cls, path: Path) -> Self:
-        """The rows of a file as they are now, for a reader beside whoever writes: the file is neither locked nor changed.
+        """The rows of a file as they are now, copied into memory for a reader beside whoever writes, who may wait for milliseconds.
 
         Rows that are added go nowhere.
 
         Raises:
             StoreError: the file cannot be read or is no sound store.
         """
+        if not path.is_file():  # opening it would make an empty one
+            raise StoreError(f"latency store {path} cannot be read: there is no such file")
         store = cls.__new__(cls)
         store.path = path
         store._connection = sqlite3.connect(":memory:", isolation_level=None)
+        opened = cls(path)
         try:
-            data = _whole(path)
-        except OSError as error:
-            raise StoreError(f"latency store {path} cannot be read: {error}") from error
-        with store._translated():
-            if data:
-                store._connection.deserialize(data)
-        store._check()
+            with store._translated():
+                opened._connection.backup(store._connection)
+        finally:
+            opened.close()
         return store
 
     def _check(self) -> None:
@@ -187,29 +179,3 @@ class Store:
             raise StoreError(f"latency store {self.path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"latency store {self.path} is corrupt: {error}; move it away to start a new one") from error
-
-
-def _whole(path: Path) -> bytes:
-    """The bytes of an SQLite file from a moment in which no transaction was under way, taken without a lock.
-
-    SQLite writes a file only while a journal lies beside it, and counts every change in the file's head. Where no such moment comes,
-    because somebody writes all the time or a killed writer's journal has yet to be rolled back, a connection takes the bytes.
-
-    Raises:
-        OSError: the file cannot be read.
-        StoreError: as `Store` does.
-    """
-    journal, until = path.with_name(f"{path.name}-journal"), time.monotonic() + _PATIENCE_S
-    while time.monotonic() < until:
-        if not journal.exists():
-            data = path.read_bytes()
-            with path.open("rb") as file:
-                same = file.read(_COUNTER.stop)[_COUNTER] == data[_COUNTER]
-            if same and not journal.exists():
-                return data
-        time.sleep(0.01)
-    opened = Store(path)
-    try:
-        return opened._connection.serialize()
-    finally:
-        opened.close()

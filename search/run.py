@@ -99,7 +99,7 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> Run:
-        """Open a run to look at it as it is now, also while it is being driven: nothing is locked or written.
+        """Open a run to look at it as it is now, also while it is driven: nothing is written, no lock kept.
 
         Raises:
             RunError: `path` holds no run, or a part of one.

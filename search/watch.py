@@ -1,6 +1,6 @@
 """What a run has come to, for whoever looks on: read from its record and stores again and again, while it is driven or long after.
 
-Nothing is locked or written, and nothing is read anew that has not changed. Does not cover how it is shown (`cli/watch_frame.py`).
+Nothing is written, no lock is kept, and nothing is read anew that has not changed. Does not cover how it is shown (`cli/watch_frame.py`).
 """
 
 from __future__ import annotations
