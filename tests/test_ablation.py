@@ -31,7 +31,7 @@ from search.ablation import TABLES, AblationPlan, Placed, network_of, rows_of_pl
 from search.ablation_report import reading, rows_of, table
 from search.ablation_run import Ablation
 from search.cli import run
-from search.cli.measure_verbs import make_conditions
+from search.cli.options import make_conditions
 from search.executor import subject
 from search.published import TABLE_2, TABLE_3
 from search.widths import nearest_width

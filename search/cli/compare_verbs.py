@@ -5,17 +5,29 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpsnet.errors import UserError
 from search.cli.console import Live, complain, parse_size, print_table
-from search.cli.measure_verbs import AsJson, Backend, Classes, Device, Precision, Threads, make_conditions
-from search.cli.train_verbs import TrainingDevice
+from search.cli.options import (
+    AsJson,
+    Backend,
+    Changes,
+    Classes,
+    Device,
+    ImageSize,
+    Precision,
+    Recipe,
+    Threads,
+    TrainingDevice,
+    classes_of,
+    make_conditions,
+    recipe_of,
+    resolve_device,
+)
 
 if TYPE_CHECKING:
-    from lpsnet.recipe import TrainRecipe
     from search.compare_run import ComparePlan
 
 
@@ -30,7 +42,7 @@ def compare(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every network that has a name, too (lps-search networks).")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results; a comparison that was stopped is continued.")] = Path("comparison"),
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "512x1024",
+    size: ImageSize = "512x1024",
     classes: Classes = 19,
     boundary: Annotated[str, typer.Option(help="Where they are ranked: labels, scores or logits; labels and scores are shown.")] = "labels",
     backend: Backend = "ort",
@@ -44,26 +56,25 @@ def compare(
     ] = 300.0,
     data: Annotated[str, typer.Option(help="Data set, NAME or NAME:PATH, to score checkpoints on and to train with.")] = "",
     iterations: Annotated[int, typer.Option("--train", help="Train the networks without weights for so many iterations.", min=0)] = 0,
-    recipe: Annotated[str, typer.Option(help="Of these trainings, see lps-search train.")] = "camvid",
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the recipe, NAME=VALUE; may be repeated.")] = None,
+    recipe: Recipe = "camvid",
+    changes: Changes = None,
     seed: Annotated[int, typer.Option(help="Of these trainings.")] = 0,
     training_device: TrainingDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure latency and memory of networks in turns, count what they cost, and score or train them; killed, it goes on."""
-    from search.cli.search_verbs import resolve_device
     from search.compare_entries import parse_entries
     from search.compare_run import ComparePlan
 
     shape = parse_size(size)
     plan = ComparePlan(
         conditions=make_conditions(shape, boundary, backend, device, precision, threads, seconds),
-        entries=parse_entries(networks or [], shape, _classes(data) or classes, every=every),
+        entries=parse_entries(networks or [], shape, classes_of(data) if data else classes, every=every),
         boundary=boundary,
         rounds=rounds,
         limit_s=limit,
         data=data,
-        recipe=_recipe(recipe, iterations, changes or []) if iterations else None,
+        recipe=recipe_of(recipe, changes, iterations=iterations, option="--train") if iterations else None,
         seed=seed,
         training_device=resolve_device(training_device),
     )
@@ -91,24 +102,3 @@ def _compare(plan: ComparePlan, out: Path, as_json: bool) -> None:
         print(f"table, figure and provenance are in {out}")
     if not any(row["rounds"] for row in rows):
         raise typer.Exit(complain("none of the networks could be measured", 1))
-
-
-def _classes(data: str) -> int:
-    """Number of classes of a data set, 0 without one. Raises `UserError`."""
-    from lpsnet.data import DataSpec, native_size, open_split
-
-    if not data:
-        return 0
-    spec = DataSpec.parse(data)
-    return open_split(spec, "val", native_size(spec)).num_classes
-
-
-def _recipe(name: str, iterations: int, changes: list[str]) -> TrainRecipe:
-    """A named recipe at another length, its warm-up at most a tenth of that. Raises `UserError`."""
-    from lpsnet.recipe import changed, named_recipe
-
-    told: Any = named_recipe(name)
-    if any(change.partition("=")[0] == "iterations" for change in changes):
-        raise UserError("--train says the iterations; leave out --set iterations")
-    warmup = min(told.warmup_iterations, max(1, iterations // 10))
-    return changed(dataclasses.replace(told, iterations=iterations, warmup_iterations=warmup), changes)

@@ -11,6 +11,19 @@ import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, parse_size, print_table, write_rows
+from search.cli.options import (
+    AsJson,
+    Batch,
+    Changes,
+    Compiler,
+    Data,
+    OwnSize,
+    Recipe,
+    TrainingDevice,
+    TrainingPrecision,
+    recipe_of,
+    resolve_device,
+)
 
 if TYPE_CHECKING:
     from lpsnet.data.frames import Source
@@ -30,7 +43,7 @@ def register(app: typer.Typer) -> None:
 def check(
     data: Annotated[str, typer.Argument(help="NAME or NAME:PATH, for example camvid:data/camvid.")],
     sheet: Annotated[Path | None, typer.Option(help="Also draw a contact sheet of frames with their labels to this PNG.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Decode every frame of a data set, in parallel, and report counts, sizes, class shares and what cannot be used."""
     import json
@@ -72,11 +85,11 @@ def check(
 def study(
     data: Annotated[str, typer.Argument(help="NAME or NAME:PATH.")] = "synthetic",
     out: Annotated[Path, typer.Option(help="Folder of the results; rows that are there are not repeated.")] = Path("results/synthetic"),
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH. Default: the data set's own.")] = "",
+    size: OwnSize = "",
     iterations: Annotated[int, typer.Option(help="Training iterations a network.", min=1)] = 600,
-    batch: Annotated[int, typer.Option(help="Images an iteration.", min=1)] = 8,
+    batch: Batch = 8,
     seeds: Annotated[int, typer.Option(help="Seeds a network.", min=2)] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train N0 and one expansion of each dimension with several seeds: which dimensions does this data set reward?"""
     import dataclasses
@@ -113,28 +126,26 @@ def study(
 
 
 def bench_data(
-    data: Annotated[str, typer.Option(help="NAME or NAME:PATH.")] = "synthetic",
+    data: Data = "synthetic",
     architecture: Annotated[str, typer.Option("--architecture", "--network", help="Name or text of a network.")] = "N0",
-    recipe: Annotated[str, typer.Option(help="Name of a recipe.")] = "camvid",
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the recipe, NAME=VALUE.")] = None,
+    recipe: Recipe = "camvid",
+    changes: Changes = None,
     iterations: Annotated[int, typer.Option(help="Batches to time.", min=2)] = 20,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    compiler: Annotated[str, typer.Option("--compile", help="off, default or cuda-graphs.")] = "off",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: TrainingDevice = "auto",
+    precision: TrainingPrecision = "fp32",
+    compiler: Compiler = "off",
+    as_json: AsJson = False,
 ) -> None:
     """Images a second of the loader alone, the network alone, and both: does a training wait for its data?"""
     import dataclasses
     import json
 
     from lpsnet.parallel import lane_for
-    from lpsnet.recipe import changed, named_recipe
-    from search.cli.search_verbs import resolve_device
     from search.data_bench import bench_data as bench
 
     lane = lane_for(resolve_device(device), precision, compiler)
     with Live() as live:
-        found = bench(data, architecture, changed(named_recipe(recipe), changes or []), iterations, lane, live)
+        found = bench(data, architecture, recipe_of(recipe, changes), iterations, lane, live)
     if as_json:
         print(json.dumps(dataclasses.asdict(found)))
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.console import parse_size
-from search.cli.measure_verbs import ArchitectureOption, AsJson
+from search.cli.options import ArchitectureOption, AsJson
 
 if TYPE_CHECKING:
     from latency.engine import EngineOptions

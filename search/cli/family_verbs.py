@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, print_table
-from search.cli.measure_verbs import AsJson
+from search.cli.options import AsJson
 
 if TYPE_CHECKING:
     from search.family import Family, Move, Pick

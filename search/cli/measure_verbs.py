@@ -10,23 +10,23 @@ import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, parse_size, print_table, write_rows
+from search.cli.options import (
+    AsJson,
+    Backend,
+    Classes,
+    CudaGraph,
+    Device,
+    ImageSize,
+    Precision,
+    Seconds,
+    StorePath,
+    Threads,
+    make_conditions,
+)
 
 if TYPE_CHECKING:
     from latency.measurement import Conditions
     from latency.store import Store
-
-Backend = Annotated[str, typer.Option(help="Runtime: ort (ONNX Runtime), torch, tensorrt, tensorrt-rtx.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Precision = Annotated[str, typer.Option(help="fp32, or on a GPU tf32 or fp16.")]
-Threads = Annotated[int, typer.Option(help="CPU threads of the runtime; 0 for all cores.", min=0, max=1024)]
-Classes = Annotated[int, typer.Option(help="Number of classes.", min=1, max=255)]
-Seconds = Annotated[float, typer.Option(help="Sample each latency for at least this many seconds.", min=0.0)]
-StorePath = Annotated[Path | None, typer.Option("--store", help="Latency store of this machine; default in your data folder.")]
-CudaGraph = Annotated[bool, typer.Option("--cuda-graph/--enqueue", help="On a GPU: launch recorded runs as one, or each kernel.")]
-ArchitectureOption = Annotated[
-    str, typer.Option("--architecture", "--network", help="What a .pth file holds; what a checkpoint must hold: a name or a text.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 def measure(
     architectures: Annotated[list[str], typer.Argument(help="Names and texts of networks (see lps-search networks), or table-4.")],
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "1024x2048",
+    size: ImageSize = "1024x2048",
     classes: Classes = 19,
     boundary: Annotated[str, typer.Option(help="scores, logits, labels, or all.")] = "all",
     backend: Backend = "ort",
@@ -151,52 +151,6 @@ def compare_in_turns(names: list[str], classes: int, turns: int, conditions: Con
     ratio = f"second / first = {found['ratio']:.3f}, 95 % between {found['ratio_low']:.3f} and {found['ratio_high']:.3f}"
     verdict = {"first": f"{names[0]} is faster", "second": f"{names[1]} is faster", "tie": "the gap is within the noise"}
     print(f"{ratio}: {verdict[found['faster']]}")
-
-
-def make_conditions(
-    size: tuple[int, int],
-    boundary: str,
-    backend: str,
-    device: str,
-    precision: str,
-    threads: int,
-    seconds: float,
-    *,
-    cuda_graph: bool = True,
-) -> Conditions:
-    """Conditions from what the command line says.
-
-    Raises:
-        BackendError: an unknown or unusable backend.
-        UserError: an unknown boundary or precision.
-    """
-    from latency.backends import usable_backend
-    from latency.environment import available_cores
-    from latency.measurement import Conditions, TimingPlan
-
-    usable_backend(backend, device)
-    try:
-        return Conditions(
-            backend=backend,
-            device=device,
-            shape=(1, 3, *size),
-            boundary=boundary,
-            precision=precision,
-            threads=threads or available_cores(),
-            plan=TimingPlan(min_s=seconds, max_s=max(TimingPlan.max_s, 2 * seconds)),
-            cuda_graph=cuda_graph,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def measuring(backend: str, device: str, threads: int, seconds: float, store: Path | None) -> dict[str, Any]:
-    """What the functions that measure tables share: conditions and an open store. Raises as `make_conditions` does."""
-    from latency.store import Store, default_store_path
-
-    at = make_conditions((1, 1), "scores", backend, device, "fp32", threads, seconds)
-    same = {name: getattr(at, name) for name in ("backend", "device", "threads", "plan")}
-    return {**same, "store": Store(store or default_store_path())}
 
 
 def doctor(

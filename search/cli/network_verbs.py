@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from search.cli.console import parse_size, print_table
-from search.cli.measure_verbs import AsJson, Classes
+from search.cli.options import AsJson, Classes
 
 
 def register(app: typer.Typer) -> None:

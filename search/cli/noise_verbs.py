@@ -9,7 +9,7 @@ import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, parse_size, print_table
-from search.cli.measure_verbs import AsJson, Backend, Classes, Device, Precision, Seconds, Threads, make_conditions
+from search.cli.options import AsJson, Backend, Classes, Device, ImageSize, Precision, Seconds, Threads, make_conditions
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def noise_floor(
     architecture: Annotated[str, typer.Argument(help="Name (lps-search networks) or text of a network.")] = "LPS-Net-S",
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "512x1024",
+    size: ImageSize = "512x1024",
     classes: Classes = 19,
     boundary: Annotated[str, typer.Option(help="scores, logits or labels.")] = "scores",
     repeats: Annotated[int, typer.Option(help="Measurements of one loaded network.", min=2)] = 3,

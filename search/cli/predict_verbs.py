@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.console import Live, parse_size, print_table
-from search.cli.measure_verbs import ArchitectureOption, AsJson
-from search.cli.train_verbs import TrainingDevice
+from search.cli.options import ArchitectureOption, AsJson, TrainingDevice, resolve_device
 
 if TYPE_CHECKING:
     from search.prediction import FrameTime
@@ -34,7 +33,6 @@ def predict(
 ) -> None:
     """Label images, folders and videos: overlays, masks of class indices, a legend, and the time of each frame by parts."""
     from lpsnet.errors import UserError
-    from search.cli.search_verbs import resolve_device
     from search.prediction import open_model, predict_files
 
     with Live() as live, ExitStack() as stack:

@@ -10,7 +10,7 @@ import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, parse_size, print_table
-from search.cli.measure_verbs import AsJson, Backend, Device, Seconds, StorePath, Threads, measuring
+from search.cli.options import AsJson, Backend, Device, ImageSize, Seconds, StorePath, Threads, measuring
 
 if TYPE_CHECKING:
     from latency.predict import ErrorReport
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def latency_predictor(
     out: Folder,
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "360x480",
+    size: ImageSize = "360x480",
     fitted: Annotated[int, typer.Option("--fit", help="Networks it is fitted to, with three expansions of each.", min=10)] = 40,
     tested: Annotated[int, typer.Option("--test", help="Unseen networks it is tested on, drawn after the fit.", min=3)] = 100,
     max_macs: Annotated[float, typer.Option(help="Largest network, in G MACs.", min=0.001)] = 1.5,

@@ -9,8 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.console import Live, complain, parse_counts, parse_size, print_table
-from search.cli.measure_verbs import AsJson, StorePath
+from search.cli.console import Live, complain, parse_counts, print_table
+from search.cli.options import (
+    AsJson,
+    Backend,
+    Batch,
+    Boundary,
+    Changes,
+    Data,
+    Device,
+    LatencyLimit,
+    Parallel,
+    StorePath,
+    TrainingDevice,
+    TrainingPrecision,
+    data_fields,
+    resolve_device,
+    timing_plan,
+)
 
 if TYPE_CHECKING:
     from lpsnet.recipe import TrainRecipe
@@ -20,9 +36,6 @@ if TYPE_CHECKING:
     from search.space import Bounds
     from search.step import Step, Trial
 
-LatencyLimit = Annotated[
-    float, typer.Option(help="End a single latency after this many seconds, as failed; 0: no limit.", min=0.0, max=86_400.0)
-]
 MaxHours = Annotated[float | None, typer.Option(help="Begin nothing new after this many hours.", min=0.0)]
 
 
@@ -42,27 +55,25 @@ def register(app: typer.Typer) -> None:
 
 
 def expand(
-    data: Annotated[str, typer.Option(help="Data set, NAME or NAME:PATH: synthetic, camvid:PATH.")] = "synthetic",
+    data: Data = "synthetic",
     steps: Annotated[int, typer.Option(help="Steps to take from the start.", min=0)] = 2,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; an existing one is continued. Default: runs/NAME.")] = None,
     size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of training and latency. Default: the data set's own.")] = "",
     start: Annotated[str, typer.Option(help="First network: a name or a text.")] = "N0",
-    backend: Annotated[str, typer.Option(help="Runtime of the latency: ort, torch, tensorrt, tensorrt-rtx.")] = "ort",
-    device: Annotated[str, typer.Option(help="Device of the latency: cpu or cuda.")] = "cpu",
-    boundary: Annotated[str, typer.Option(help="Where the timed graph ends: scores (as in the paper), logits or labels.")] = "scores",
+    backend: Backend = "ort",
+    device: Device = "cpu",
+    boundary: Boundary = "scores",
     threads: Annotated[int, typer.Option(help="CPU threads of runtime and training; 0 for all cores.", min=0, max=1024)] = 0,
     latency_seconds: Annotated[float, typer.Option(help="Sample each latency for at least this long.", min=0.0)] = 0.4,
-    training_device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    training_device: TrainingDevice = "auto",
     proxy_iterations: Annotated[int, typer.Option(help="Training iterations a candidate.", min=1)] = 400,
-    batch: Annotated[int, typer.Option(help="Images an iteration.", min=1)] = 8,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the proxy's recipe, NAME=VALUE.")] = None,
+    batch: Batch = 8,
+    changes: Changes = None,
     rungs: Annotated[str, typer.Option(help="Score all candidates after these iterations, too, and drop the worse: 100,200.")] = "",
     seeds: Annotated[int, typer.Option(help="Most seeds that a close call is trained with.", min=1)] = 1,
     inherit: Annotated[bool, typer.Option("--inherit", help="Candidates start from their parent's weights.")] = False,
-    precision: Annotated[
-        str, typer.Option(help="Of the training: fp32, bf16 (a GPU, or a CPU that computes in it) or fp16 (a GPU).")
-    ] = "fp32",
-    parallel: Annotated[int, typer.Option(help="Candidates trained at a time, in processes that share the threads.", min=1)] = 1,
+    precision: TrainingPrecision = "fp32",
+    parallel: Parallel = 1,
     validation_frames: Annotated[int, typer.Option(help="Score on so many frames of the split; 0 for all.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Seed of weights, frame order and augmentation.")] = 0,
     max_scale: Annotated[float, typer.Option(help="Largest scale of a path.")] = 2.0,
@@ -119,20 +130,10 @@ def _proxy(iterations: int, batch: int, changes: list[str]) -> TrainRecipe:
 def _machine(threads: int, training_device: str, latency_seconds: float, precision: str, parallel: int) -> dict[str, Any]:
     """What depends on this machine: its cores, where and how it trains, and how long it samples."""
     from latency.environment import available_cores
-    from latency.measurement import TimingPlan
 
-    plan = TimingPlan(min_s=latency_seconds, max_s=max(TimingPlan.max_s, 2 * latency_seconds))
+    plan = timing_plan(latency_seconds)
     training = {"training_device": resolve_device(training_device, "--training-device"), "precision": precision, "parallel": parallel}
     return {**training, "threads": threads or available_cores(), "plan": plan}
-
-
-def data_fields(text: str, size: str) -> dict[str, Any]:
-    """The data set's canonical text, and the height and width asked for or its own."""
-    from lpsnet.data import DataSpec, native_size
-
-    spec = DataSpec.parse(text)
-    height, width = parse_size(size) if size else native_size(spec)
-    return {"data": str(spec), "height": height, "width": width}
 
 
 def resume(
@@ -280,21 +281,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "-" if value != value else f"{value:.4g}"
     return str(value)
-
-
-def resolve_device(name: str, option: str = "--device") -> str:
-    """Where torch computes: what is named by `option`, or for "auto" a GPU where torch sees one. Raises `UserError`."""
-    from lpsnet.errors import UserError
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"unknown device {name!r} of {option}; there are: auto, cpu, cuda")
-    if name == "cpu":
-        return name
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"{option} cuda: torch sees no CUDA device; use {option} cpu")
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _dry_run(config: SearchConfig, store: Path | None, out: Path | None, limits: Limits, as_json: bool) -> None:

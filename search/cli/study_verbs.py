@@ -9,14 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.console import Live, parse_counts, print_table, write_rows
-from search.cli.measure_verbs import AsJson, StorePath
+from search.cli.options import (
+    AsJson,
+    Batch,
+    Changes,
+    Data,
+    OwnSize,
+    Parallel,
+    Seconds,
+    StorePath,
+    TrainingPrecision,
+    TrainingThreads,
+    data_fields,
+    timing_plan,
+)
 
 if TYPE_CHECKING:
     from search.config import SearchConfig
     from search.proxy_study import ProxyStudy
     from search.training_table import TrainingTable
 
-Changes = Annotated[list[str] | None, typer.Option("--set", help="Change a field of the trainings' recipe, NAME=VALUE; may be repeated.")]
 SETTINGS = "scratch-100,scratch-200,scratch-400,plain-400,inherit-100,inherit-200,scratch-small2-400"
 
 
@@ -37,10 +49,10 @@ def validate_proxy(
     seeds: Annotated[int, typer.Option(help="Cheap trainings of each candidate.", min=1)] = 2,
     choose_on: Annotated[str, typer.Option(help="Steps to choose the default on; the others judge it. Default: the first half.")] = "",
     data: Annotated[str, typer.Option(help="Where the run's data set lies now. Default: where it lay.")] = "",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    precision: TrainingPrecision = "fp32",
     changes: Changes = None,
-    parallel: Annotated[int, typer.Option(help="Trainings at a time, in processes that share the threads.", min=1)] = 2,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
+    parallel: Parallel = 2,
+    threads: TrainingThreads = 0,
     report_only: Annotated[bool, typer.Option("--report-only", help="Train nothing; report what has accrued.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -96,32 +108,30 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
 
 
 def bench_table(
-    data: Annotated[str, typer.Option(help="NAME or NAME:PATH.")] = "synthetic",
+    data: Data = "synthetic",
     out: Annotated[Path, typer.Option(help="Folder of the table; what is there is not repeated.")] = Path("results/bench"),
     networks: Annotated[int, typer.Option(help="Networks, drawn from the space up to about step 5 of Table 4.", min=1)] = 60,
     iterations: Annotated[int, typer.Option(help="Of the training every network has.", min=1)] = 400,
     seeds: Annotated[int, typer.Option(help="Of these trainings.", min=1)] = 2,
     long_networks: Annotated[int, typer.Option(help="The first so many have a long training, too.", min=0)] = 24,
     long_iterations: Annotated[int, typer.Option(help="Of a long training.", min=1)] = 2000,
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH. Default: the data set's own.")] = "",
-    batch: Annotated[int, typer.Option(help="Images an iteration.", min=1)] = 8,
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    size: OwnSize = "",
+    batch: Batch = 8,
+    precision: TrainingPrecision = "fp32",
     changes: Changes = None,
-    parallel: Annotated[int, typer.Option(help="Trainings at a time, in processes that share the threads.", min=1)] = 2,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
-    seconds: Annotated[float, typer.Option(help="Sample each latency for at least this long.", min=0.0)] = 0.4,
+    parallel: Parallel = 2,
+    threads: TrainingThreads = 0,
+    seconds: Seconds = 0.4,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure and train networks of the space: a table on which searches can be replayed in seconds."""
-    from latency.measurement import TimingPlan
     from latency.store import Store, default_store_path
     from search.bench import BenchPlan, make_bench
     from search.run import provenance, write_json
     from search.training_table import Setting
 
-    timing = TimingPlan(min_s=seconds, max_s=max(TimingPlan.max_s, 2 * seconds))
-    config = _config(data, size, batch, threads, changes=changes, precision=precision, parallel=parallel, plan=timing)
+    config = _config(data, size, batch, threads, changes=changes, precision=precision, parallel=parallel, plan=timing_plan(seconds))
     short, long = Setting(iterations=iterations), Setting(iterations=long_iterations)
     plan = BenchPlan(networks=networks, short=short, seeds=seeds, long_networks=long_networks, long=long)
     with Live() as live:
@@ -142,7 +152,7 @@ def rival(
     changes: Changes = None,
     live: Annotated[str, typer.Option(help="Search for real on this data set instead, NAME or NAME:PATH; one sampler.")] = "",
     seed: Annotated[int, typer.Option(help="Of a live search.")] = 0,
-    precision: Annotated[str, typer.Option(help="Of a live search: fp32, bf16 or fp16.")] = "fp32",
+    precision: TrainingPrecision = "fp32",
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -218,7 +228,6 @@ def _config(
 
     from latency.environment import available_cores
     from lpsnet.recipe import changed, proxy_recipe
-    from search.cli.search_verbs import data_fields
     from search.config import SearchConfig
 
     proxy = changed(dataclasses.replace(proxy_recipe(iterations), batch_size=batch), changes or [])

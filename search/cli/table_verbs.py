@@ -11,7 +11,8 @@ import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, parse_size, print_table, write_rows
-from search.cli.measure_verbs import AsJson, Backend, Device, Seconds, StorePath, Threads, measuring, network_summaries
+from search.cli.measure_verbs import network_summaries
+from search.cli.options import AsJson, Backend, Device, ImageSize, Seconds, StorePath, Threads, measuring
 
 if TYPE_CHECKING:
     from latency.layers import LayerRow
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def latency_table(
-    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image.")] = "512x1024",
+    size: ImageSize = "512x1024",
     parts: Annotated[str, typer.Option(help="Which tables: widths, layers, networks, or several with commas.")] = ",".join(PARTS),
     widths: Annotated[str, typer.Option(help="Channel widths: numbers and ranges FIRST-LAST or FIRST-LAST:STEP.")] = "1-17,24-72:8",
     backend: Backend = "ort",

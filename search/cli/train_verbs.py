@@ -13,15 +13,23 @@ import typer
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, complain, parse_size, print_table
-from search.cli.measure_verbs import ArchitectureOption, AsJson
+from search.cli.options import (
+    DATA_HELP,
+    ArchitectureOption,
+    AsJson,
+    Changes,
+    Compiler,
+    Data,
+    TrainingDevice,
+    TrainingPrecision,
+    TrainingThreads,
+    recipe_of,
+    resolve_device,
+)
 
 if TYPE_CHECKING:
     from lpsnet.evaluation import Evaluation
     from search.training_run import Means, TrainPlan
-
-DATA_HELP = "Data set, NAME or NAME:PATH: camvid:PATH, cityscapes:PATH, bdd100k:PATH, folder:PATH, synthetic."
-Data = Annotated[str, typer.Option(help=DATA_HELP)]
-TrainingDevice = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,15 +53,15 @@ def train(
             help="paper-cityscapes, strong-cityscapes, paper-bdd100k, paper-camvid or camvid, the default; with --from the data's."
         ),
     ] = "",
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Change a field of the recipe, NAME=VALUE; may be repeated.")] = None,
+    changes: Changes = None,
     splits: Annotated[str, typer.Option(help="train, or train,val for a network to ship.")] = "train",
     seed: Annotated[int | None, typer.Option(help="Of weights, frame order and augmentation. Default: 0, or the run's.")] = None,
     init: Annotated[str, typer.Option(help="Checkpoint to start from: weights that fit are taken over.")] = "",
     teacher: Annotated[str, typer.Option(help="Checkpoint of a larger network to learn from, too; weigh it by --set distillation=1.")] = "",
     device: TrainingDevice = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 (a GPU, or a CPU that computes in it) or fp16 (a GPU).")] = "fp32",
-    compiler: Annotated[str, typer.Option("--compile", help="off, default (torch.compile), or on a GPU cuda-graphs.")] = "off",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all cores.", min=0)] = 0,
+    precision: TrainingPrecision = "fp32",
+    compiler: Compiler = "off",
+    threads: TrainingThreads = 0,
     save_minutes: Annotated[float, typer.Option(help="Keep the state this often.", min=0.0)] = 5.0,
     max_hours: Annotated[float | None, typer.Option(help="Pause after this many hours.", min=0.0)] = None,
     validations: Annotated[int, typer.Option(help="How often to score it on the way.", min=0)] = 5,
@@ -61,7 +69,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network by a recipe; killed or paused, the same command goes on where it stopped."""
-    from search.cli.search_verbs import resolve_device
     from search.picks import remember_training
     from search.training_run import Means, TrainPlan
 
@@ -87,13 +94,13 @@ def _chosen(
     architecture: str, out: Path | None, from_run: Path | None, pick: str, *, data: str, recipe: str, seed: int | None, changes: list[str]
 ) -> tuple[dict[str, Any], Path]:
     """What is trained on what, how, and where: a network by name, or a pick of a run. Raises `UserError` for neither, both, or a part."""
-    from lpsnet.recipe import changed, named_recipe
+    from lpsnet.recipe import changed
     from search.retrain import retraining
 
     if from_run is None and not pick:
         if not architecture or out is None:
             raise UserError("train takes a network and --out FOLDER, or --from RUN and --pick NAME")
-        chosen = changed(named_recipe(recipe or "camvid"), changes)
+        chosen = recipe_of(recipe or "camvid", changes)
         return {"architecture": architecture, "data": data or "synthetic", "recipe": chosen, "seed": seed or 0}, out
     if from_run is None or not pick or architecture:
         raise UserError("--from RUN and --pick NAME go together, and without a network")
@@ -136,7 +143,6 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a checkpoint on a split: whole images, no tricks unless asked for."""
-    from search.cli.search_verbs import resolve_device
     from search.scoring import ScorePlan, score
 
     plan = ScorePlan(
@@ -178,7 +184,6 @@ def pretrain(
     from lpsnet.errors import TrainingFailed
     from lpsnet.resume import Keeper
     from lpsnet.zoo import lps_net
-    from search.cli.search_verbs import resolve_device
     from search.run import make_folder, provenance
 
     if out.is_dir():

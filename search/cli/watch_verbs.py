@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.measure_verbs import AsJson
+from search.cli.options import AsJson
 
 if TYPE_CHECKING:
     from search.watch import View, Watch
