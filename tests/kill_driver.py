@@ -1,7 +1,4 @@
-"""Runs `lps-search` in this process and kills it with SIGKILL at a chosen place: `kill_driver.py PLACE COUNT ARGUMENTS...`.
-
-PLACE names a kind of write (before, in the middle of, or after it), or `work` for the COUNT-th sign of progress.
-"""
+"""Runs `lps-search` in a process of its own and kills that with SIGKILL at a chosen place."""
 
 from __future__ import annotations
 
@@ -18,8 +15,14 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    place, count, arguments = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+def killed(place: str, count: int, arguments: list[str]) -> None:
+    """Run the command line and die at the count-th time that a place is reached; else exit with its code.
+
+    Args:
+        place: a kind of write with `:before`, `:middle` or `:after`, or `work` for a sign of progress.
+        count: from 1 on.
+        arguments: of `lps-search`.
+    """
     few_frames()
     remaining = [count]
 
@@ -94,7 +97,3 @@ def main() -> None:
     from search.cli import run
 
     sys.exit(run(arguments))
-
-
-if __name__ == "__main__":
-    main()

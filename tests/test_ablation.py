@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,9 +32,10 @@ from search.cli.options import make_conditions
 from search.executor import subject
 from search.published import TABLE_2, TABLE_3
 from search.widths import nearest_width
+from tests.kill_driver import killed
+from tests.processes import Process
 from tests.tiny import few_frames
 
-ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--input", "48x64", "--iterations", "1", "--set", "batch_size=2", "--backend", "torch", "--seconds", "0"]
 QUICK += ["--limit", "0", "--threads", "1", "--training-device", "cpu"]
 CONDITIONS = make_conditions((48, 64), "scores", "torch", "cpu", "fp32", 1, 0.0)
@@ -248,10 +246,9 @@ def test_interactions_at_one_width_and_fitted(ablate: Ablate, formula: None, tmp
 def test_a_killed_ablation_goes_on_where_it_stopped(ablate: Ablate, tmp_path: Path) -> None:
     arguments = ["blocks", "--only", "residual", "--seeds", "1", "--width", "2"]
     out = tmp_path / "out"
-    place = ["record:after", "4"]  # after three latencies (the baseline's, residual's at c = 2 and 1) and a training
-    command = [sys.executable, "-m", "tests.kill_driver", *place, "ablate", *arguments, *QUICK, "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    place = ("record:after", 4)  # after three latencies (the baseline's, residual's at c = 2 and 1) and a training
+    process = Process(killed, *place, ["ablate", *arguments, *QUICK, "--out", str(out)], output=tmp_path / "printed")
+    assert process.ends() == -signal.SIGKILL, process.printed()
     before = record(out)
     assert len(before) == 4 and not (out / "ablation.png").exists()
     with (out / "record.jsonl").open("a") as file:

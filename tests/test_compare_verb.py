@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +24,10 @@ from search import compare_run
 from search.cli import run
 from search.published import PUBLISHED
 from tests.graphs import FOREIGN_PARAMETERS, foreign_macs, write_foreign
+from tests.kill_driver import killed
+from tests.processes import Process
 from tests.test_baselines import ADDED
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = "shufflenetv2-basic"
 WIDER = "B1-1-1-2-2_C4-8-16-32-32_R4"
 QUICK = ["--input", "64x96", "--seconds", "0", "--rounds", "2", "--limit", "0", "--threads", "1"]
@@ -172,9 +171,8 @@ def test_a_network_that_takes_too_long_is_a_row_and_memory_is_measured_in_a_proc
 
 def test_a_killed_comparison_goes_on_where_it_stopped(compare: Compare, tmp_path: Path) -> None:
     arguments = ["compare", "N0", WIDER, *QUICK, *TORCH]
-    command = [sys.executable, "-m", "tests.kill_driver", "record:after", "3", *arguments, "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = Process(killed, "record:after", 3, [*arguments, "--out", str(tmp_path / "out")], output=tmp_path / "printed")
+    assert process.ends() == -signal.SIGKILL, process.printed()
     known = record(tmp_path / "out")
     assert len(known) == 3 and (tmp_path / "out" / "graphs").is_dir()
     with (tmp_path / "out" / "record.jsonl").open("a") as file:

@@ -7,16 +7,15 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.kill_driver import killed
+from tests.processes import Process
 from tests.tiny import TINY_OPTIONS, fill_store, tiny_config
 
-ROOT = Path(__file__).resolve().parents[1]
 WRITES = [
     "json:before", "json:after", "journal:before", "journal:middle", "journal:after", "lock:after", "store:before", "store:after",
     "checkpoint:before", "checkpoint:middle", "checkpoint:after", "settle:before", "settle:after",
@@ -36,11 +35,11 @@ class Finished:
 
 def drive(folder: Path, store: Path, place: str = "work", count: int = 10**9) -> int:
     """Run or go on with the tiny search in a process of its own that dies at the given place; returns its exit code."""
-    command = [sys.executable, "-m", "tests.kill_driver", place, str(count), "expand", "--steps", "2", *TINY_OPTIONS.split()]
+    arguments = ["expand", "--steps", "2", *TINY_OPTIONS.split(), "--out", str(folder)]
     environment = {**os.environ, "LPS_SEARCH_STORE": str(store)}
-    done = subprocess.run([*command, "--out", str(folder)], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
+    process = Process(killed, place, count, arguments, output=store.with_name("printed"), environment=environment)
+    assert process.ends() in (0, -signal.SIGKILL), process.printed()
+    return process.ends()
 
 
 def family(folder: Path) -> str:

@@ -20,7 +20,10 @@ from lpsnet.network import LPSNet
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
 from lpsnet.training import Curve, Paused, Point, TrainingFailed, fit
+from search.cli import main
+from tests.processes import Process
 from tests.test_training import few
+from tests.tiny import few_frames
 
 N0 = NAMED["N0"]
 RECIPE = TrainRecipe(iterations=12, batch_size=2, warmup_iterations=2, jitter=0.4, ema_decay=0.8)
@@ -171,30 +174,34 @@ TINY = [
     *("--set", "iterations=30", "--set", "batch_size=2", "--set", "input_height=64", "--set", "input_width=128"),
     *("--set", "crop_height=32", "--set", "crop_width=64", "--set", "ema_decay=0.9"),
 ]
-MAIN = "from tests.tiny import few_frames; few_frames(); from search.cli import main; import sys; main(sys.argv[1:])"
 
 
-def command(out: Path) -> list[str]:
-    return [sys.executable, "-c", MAIN, *TRAIN, *TINY, "--out", str(out)]
+def train(arguments: list[str]) -> None:
+    """Exit with what the command line says."""
+    few_frames()
+    main(arguments)
+
+
+def started(out: Path, *more: str) -> Process:
+    """A training in a process of its own."""
+    return Process(train, [*TRAIN, *TINY, "--out", str(out), *more], output=out.with_name(f"{out.name}.printed"))
 
 
 def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    assert subprocess.run(command(tmp_path / "whole"), capture_output=True).returncode == 0
+    assert started(tmp_path / "whole").ends() == 0
     kills, out = 0, tmp_path / "killed"
+    state = out / "state.pt"
     for delay in (0.0, 0.3, 0.8):
-        process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        seen = (out / "state.pt").stat().st_mtime_ns if (out / "state.pt").exists() else 0
-        deadline = time.monotonic() + 120
-        while process.poll() is None and ((out / "state.pt").stat().st_mtime_ns if (out / "state.pt").exists() else 0) == seen:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        seen = state.stat().st_mtime_ns if state.exists() else 0
+        process = started(out)
+        process.until(lambda seen=seen: state.exists() and state.stat().st_mtime_ns != seen)  # type: ignore[misc]
         time.sleep(delay)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        if process.runs():
+            process.send(signal.SIGKILL)
             kills += 1
-        process.wait()
+        process.ends()
     assert kills >= 2
-    assert subprocess.run(command(out), capture_output=True).returncode == 0
+    assert started(out).ends() == 0
     rows = [[line.split(",")[index] for index in (0, 1, 2, 5)] for line in (out / "curve.csv").read_text().splitlines()]
     assert rows == [
         [line.split(",")[index] for index in (0, 1, 2, 5)] for line in (tmp_path / "whole" / "curve.csv").read_text().splitlines()
@@ -208,15 +215,11 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_
 
 
 def test_the_first_interrupt_pauses_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    long = [*command(tmp_path / "run"), "--set", "iterations=300"]
-    process = subprocess.Popen(long, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "state.pt").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert [line for line in error.splitlines() if line.startswith("error: paused after")]
-    again = subprocess.run([*long, "--max-hours", "0"], capture_output=True, text=True)
-    assert again.returncode == 130 and "going on after" in again.stderr
+    long = ("--set", "iterations=300")
+    process = started(tmp_path / "run", *long)
+    process.until((tmp_path / "run" / "state.pt").exists)
+    process.send(signal.SIGINT)
+    assert process.ends() == 130
+    assert [line for line in process.printed().splitlines() if line.startswith("error: paused after")]
+    again = started(tmp_path / "run", *long, "--max-hours", "0")
+    assert again.ends() == 130 and "going on after" in again.printed()
