@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from latency.files import replace_file
 from latency.measurement import Measurement
 from lpsnet.architecture import Architecture
@@ -21,6 +19,7 @@ from search.step import Failure, Step, Trial
 from search.study import TrainingRecord
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 COLOURS = {"depth": "#0072b2", "width": "#d55e00", "scale": "#009e73", "start": "#555555"}
@@ -43,10 +42,12 @@ def write_report(run: Run, steps: list[Step]) -> None:
 
 def candidates_frame(run: Run, steps: list[Step]) -> pd.DataFrame:
     """One row a candidate of every decided step, the start included; IoU a class in columns of their own."""
-    return pd.DataFrame([_candidate_row(run, step, trial, record) for step, trial, record in _records(run, steps)])
+    import pandas as pd
+
+    return pd.DataFrame([candidate_row(run, step, trial, record) for step, trial, record in records(run, steps)])
 
 
-def _records(run: Run, steps: list[Step]) -> Iterator[tuple[Step, Trial, TrainingRecord]]:
+def records(run: Run, steps: list[Step]) -> Iterator[tuple[Step, Trial, TrainingRecord]]:
     """Every candidate of every step with the record of its training."""
     trials: dict[Architecture, str] = {}
     for step in steps:
@@ -60,10 +61,11 @@ def _records(run: Run, steps: list[Step]) -> Iterator[tuple[Step, Trial, Trainin
             yield step, trial, record
 
 
-def _candidate_row(run: Run, step: Step, trial: Trial, record: TrainingRecord) -> dict[str, Any]:
+def candidate_row(run: Run, step: Step, trial: Trial, record: TrainingRecord) -> dict[str, Any]:
+    """A row of `candidates.csv`."""
     architecture = trial.candidate.architecture
     failed = isinstance(trial.outcome, Failure)
-    measured = _measured(run, architecture, run.config.boundary)
+    measured = measurement_of(run, architecture, run.config.boundary)
     return {
         "step": step.number,
         "architecture": str(architecture),
@@ -89,15 +91,17 @@ def _candidate_row(run: Run, step: Step, trial: Trial, record: TrainingRecord) -
 
 def family_frame(run: Run, steps: list[Step]) -> pd.DataFrame:
     """One row a network of the chain, the columns of the paper's Table 4 and the latency to the labels beside them."""
-    chosen = ((step, record) for step, trial, record in _records(run, steps) if trial is step.chosen_trial)
-    return pd.DataFrame([_family_row(run, step, record) for step, record in chosen])
+    import pandas as pd
+
+    return pd.DataFrame([family_row(run, step, record) for step, trial, record in records(run, steps) if trial is step.chosen_trial])
 
 
-def _family_row(run: Run, step: Step, record: TrainingRecord) -> dict[str, Any]:
+def family_row(run: Run, step: Step, record: TrainingRecord) -> dict[str, Any]:
+    """A row of `family.csv`."""
     architecture = step.chosen.architecture
     cost = complexity(architecture, len(run.class_names), run.config.size)
     weights = run.weights_path(architecture)
-    labels = _measured(run, architecture, "labels")
+    labels = measurement_of(run, architecture, "labels")
     return {
         "step": step.number,
         "expansion": step.chosen_trial.candidate.text,
@@ -121,7 +125,7 @@ def _family_row(run: Run, step: Step, record: TrainingRecord) -> dict[str, Any]:
 def weight_faults(run: Run, steps: list[Step]) -> list[str]:
     """What is wrong with the weights of the chain's networks, a line each: missing, or not those that were trained."""
     faults = []
-    for step, trial, record in _records(run, steps):
+    for step, trial, record in records(run, steps):
         path = run.weights_path(trial.candidate.architecture)
         if trial is not step.chosen_trial or not record.weights_sha256:
             continue
@@ -132,7 +136,8 @@ def weight_faults(run: Run, steps: list[Step]) -> list[str]:
     return faults
 
 
-def _measured(run: Run, architecture: Architecture, boundary: str) -> Measurement | None:
+def measurement_of(run: Run, architecture: Architecture, boundary: str) -> Measurement | None:
+    """The run's measurement of a network to a boundary, None where there is none or it failed."""
     found = run.store.find(subject(architecture, len(run.class_names)), conditions(run.config, boundary), run.environment)
     return found if isinstance(found, Measurement) else None
 
@@ -145,7 +150,7 @@ def write_trajectory(path: Path, run: Run, steps: list[Step]) -> None:
     chain = [step.chosen for step in steps]
     axes.plot([m.latency_ms for m in chain], [m.miou_percent for m in chain], color="#222222", linewidth=1.2, zorder=2)
     for step in steps:
-        dimension = _dimension(step.chosen_trial)
+        dimension = dimension_of(step.chosen_trial)
         point = (step.chosen.latency_ms, step.chosen.miou_percent)
         axes.scatter(*point, s=46, color=COLOURS[dimension], edgecolor="#222222", zorder=3)
         axes.annotate(str(step.number), point, textcoords="offset points", xytext=(6, -12), fontsize=9)
@@ -171,10 +176,11 @@ def _draw_candidates(axes: Axes, steps: list[Step]) -> None:
         for trial in step.trials:
             if isinstance(trial.outcome, Failure) or trial.candidate.architecture == step.chosen.architecture:
                 continue
-            axes.scatter(trial.candidate.latency_ms, trial.outcome, s=14, color=COLOURS[_dimension(trial)], alpha=0.35, zorder=1)
+            axes.scatter(trial.candidate.latency_ms, trial.outcome, s=14, color=COLOURS[dimension_of(trial)], alpha=0.35, zorder=1)
 
 
-def _dimension(trial: Trial) -> str:
+def dimension_of(trial: Trial) -> str:
+    """What a candidate expands: depth, width or scale; "start" for the start."""
     return trial.candidate.expansions[0][0].partition("-")[0] if trial.candidate.expansions else "start"
 
 

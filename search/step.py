@@ -186,6 +186,13 @@ class Step:
         return next(trial for trial in self.trials if trial.candidate.architecture == self.chosen.architecture)
 
 
+def slope_text(value: float) -> str:
+    """A slope for a reader: a number, a free gain, or none."""
+    if math.isnan(value):
+        return "-"
+    return {math.inf: "free gain", -math.inf: "no gain"}.get(value, f"{value:.2f}")
+
+
 Answers = Mapping[Architecture, float | Failure]
 """What is sent for `Measure` and `Train`: a number or a failure for every network asked for."""
 

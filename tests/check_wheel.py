@@ -1,4 +1,4 @@
-"""Checks that a built wheel holds every module, the type marker and the command: `check_wheel.py WHEEL`."""
+"""Checks that a built wheel holds every module, the type marker, the report's templates and the command: `check_wheel.py WHEEL`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ held = set(wheel.namelist())
 root = Path(__file__).resolve().parents[1]
 wanted = {str(path.relative_to(root)) for name in ("lpsnet", "latency", "search") for path in (root / name).rglob("*.py")}
 wanted |= {f"{name}/py.typed" for name in ("lpsnet", "latency", "search")}
+wanted |= {str(path.relative_to(root)) for path in (root / "search" / "pages" / "templates").iterdir()}
 missing = sorted(wanted - held)
 strange = sorted(name for name in held if name.startswith(("tests/", "results/")))
 (entry_points,) = (name for name in held if name.endswith("entry_points.txt"))

@@ -22,6 +22,7 @@ from search.cli import (
     noise_verbs,
     predict_verbs,
     predictor_verbs,
+    report_verbs,
     search_verbs,
     study_verbs,
     table_verbs,
@@ -39,6 +40,7 @@ app = typer.Typer(
 search_verbs.register(app)
 watch_verbs.register(app)
 family_verbs.register(app)
+report_verbs.register(app)
 measure_verbs.register(app)
 network_verbs.register(app)
 compare_verbs.register(app)
