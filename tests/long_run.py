@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 from latency.compare import in_turns
 from latency.measurement import Environment, Measurement
@@ -26,7 +27,6 @@ from search.executor import conditions, subject
 from search.observer import Observer
 from search.pool import Ended
 from search.proxy import TrainJob
-from search.report import write_report
 from search.run import Run
 from search.runner import advance
 
@@ -105,10 +105,10 @@ def make_long_run(
 ) -> Path:
     """Write a run of so many steps; returns its folder."""
     config = long_config(steps)
-    with Run.start(folder, config, classes, HERE) as run:
+    with patch("os.fsync"), Run.start(folder, config, classes, HERE) as run:  # nothing here need survive a crash, and it takes most time
+        run.store._connection.execute("PRAGMA synchronous = OFF")
         executor = MadeUp(config, len(classes), failure)
         progress = advance(run, executor, Observer(), lambda so_far: None)  # type: ignore[arg-type]
-        write_report(run, progress.steps)
     assert len(progress.steps) == steps + 1, progress.stopped
     return folder
 

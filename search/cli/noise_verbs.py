@@ -32,7 +32,11 @@ def noise_floor(
     as_json: AsJson = False,
 ) -> None:
     """Measure one network again and again, in one session and built anew: smaller gaps than this mean nothing here."""
+    import dataclasses
+
+    from latency.backends import usable_backend
     from latency.compare import noise_floor as find_noise_floor
+    from latency.environment import environment
     from latency.protocols import MeasurementFailed
     from lpsnet.zoo import build, canonical
 
@@ -57,6 +61,8 @@ def noise_floor(
     }
     if as_json:
         told = {"architecture": name, "size": parse_size(size), "boundary": boundary, "backend": backend, "device": device}
+        here = dataclasses.asdict(environment(usable_backend(backend, device), device))
+        told |= {"threads": conditions.threads, "environment": here}
         print(json.dumps({**told, "medians_ms": found.medians_ms, **spreads}))
         return
     rows = [[what.replace("_", " "), f"{value:.2%}"] for what, value in spreads.items()]

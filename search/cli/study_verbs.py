@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +129,7 @@ def bench_table(
     """Measure and train networks of the space: a table on which searches can be replayed in seconds."""
     from latency.store import Store, default_store_path
     from search.bench import BenchPlan, make_bench
+    from search.executor import current_environment
     from search.run import provenance, write_json
     from search.training_table import Setting
 
@@ -138,7 +140,8 @@ def bench_table(
         table = make_bench(plan, config, Store(store or default_store_path()), out, live)
     counts = {name: sum(task.setting == name for task in table.rows) for name in (short.name, long.name)}
     told = {"out": str(out), "trainings": counts, "failed": sum(row.miou_percent is None for row in table.rows.values())}
-    write_json(out / "summary.json", {**told, "config": config.to_dict(), **provenance()})
+    environment = dataclasses.asdict(current_environment(config))
+    write_json(out / "summary.json", {**told, "config": config.to_dict(), "environment": environment, **provenance()})
     print(json.dumps(told) if as_json else f"{out} holds {', '.join(f'{n} trainings {name}' for name, n in counts.items())}")
 
 
@@ -189,8 +192,9 @@ def _rival_live(names: list[str], config: SearchConfig, budget_s: float, store: 
     from latency.store import Store, default_store_path
     from lpsnet.errors import UserError
     from search.pareto import front
+    from search.executor import current_environment
     from search.rivals import run_live
-    from search.run import make_folder
+    from search.run import make_folder, provenance, write_json
 
     if len(names) != 1:
         raise UserError(f"a live search runs one sampler, got {len(names)}; name it with --sampler")
@@ -212,7 +216,10 @@ def _rival_live(names: list[str], config: SearchConfig, budget_s: float, store: 
         }
         for number, one in enumerate(problem.seen)
     ]
-    write_rows(out / f"live_{names[0]}_{config.seed}.csv", rows)
+    path = out / f"live_{names[0]}_{config.seed}.csv"
+    write_rows(path, rows)
+    here = dataclasses.asdict(current_environment(config))
+    write_json(path.with_suffix(".json"), {"config": config.to_dict(), "environment": here, **provenance()})
     if as_json:
         print(json.dumps(rows))
         return
@@ -224,8 +231,6 @@ def _config(
     data: str, size: str, batch: int, threads: int, *, iterations: int = 400, seed: int = 0, changes: list[str] | None = None, **more: Any
 ) -> SearchConfig:
     """The configuration of a study on a data set: latency from ONNX Runtime, the proxy's own recipe but for `changes`."""
-    import dataclasses
-
     from latency.environment import available_cores
     from lpsnet.recipe import changed, proxy_recipe
     from search.config import SearchConfig

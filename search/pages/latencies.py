@@ -162,8 +162,9 @@ def read_noise(path: Path) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads(path.read_text())
         told = {**told, "floor": float(told["floor"]), "size": [int(side) for side in told["size"]]}
-        for name in ("architecture", "boundary", "backend", "device"):
+        for name in ("architecture", "boundary", "backend"):
             told[name] = str(told[name])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        told["device"] = str(told.get("environment", {}).get("device") or told["device"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no noise floor, as lps-search noise-floor --json prints it: {error!r}") from error
     return told
