@@ -204,10 +204,3 @@ Reply = Answers | InTurns | Failure | None
 
 class SearchStopped(Exception):
     """The search cannot take another step; the message says why. What was decided before stays valid."""
-
-
-def slope_text(value: float) -> str:
-    """A slope for a reader: a number, a free gain, or none."""
-    if math.isnan(value):
-        return "-"
-    return {math.inf: "free gain", -math.inf: "no gain"}.get(value, f"{value:.2f}")

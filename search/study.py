@@ -224,6 +224,11 @@ def _record(stored: dict[str, Any]) -> TrainingRecord:
     return TrainingRecord(**{**stored, "curve": curve, "class_iou_percent": tuple(stored["class_iou_percent"])})
 
 
+def without_password(text: str) -> str:
+    """A text with the password of every URL in it hidden."""
+    return re.sub(r"(://[^\s/:@]*):[^\s@]*@", r"\1:***@", text)
+
+
 def open_storage(storage: str, *, heal: bool) -> JournalStorage | RDBStorage:
     """Optuna's storage of a journal file or a database URL. Raises as `TrainingStudy` does."""
     if "://" in storage:
@@ -231,8 +236,7 @@ def open_storage(storage: str, *, heal: bool) -> JournalStorage | RDBStorage:
             return RDBStorage(storage, skip_table_creation=not heal)
         except Exception as error:  # SQLAlchemy and the database drivers share no base class
             reason = str(error.__cause__ or error).splitlines()[0]  # Optuna's own speaks of invalid data where a table is missing
-            shown = re.sub(r"//([^/@]*?):[^/@]*@", r"//\1:***@", storage)  # without the password
-            raise StudyError(f"study database {shown} cannot be opened: {reason}") from error
+            raise StudyError(f"study database {without_password(storage)} cannot be opened: {reason}") from error
     path = Path(storage)
     try:
         if heal:

@@ -62,8 +62,7 @@ def noise_floor(
     if as_json:
         told = {"architecture": name, "size": parse_size(size), "boundary": boundary, "backend": backend, "device": device}
         here = dataclasses.asdict(environment(usable_backend(backend, device), device))
-        told |= {"threads": conditions.threads, "environment": here}
-        print(json.dumps({**told, "medians_ms": found.medians_ms, **spreads}))
+        print(json.dumps({**told, "threads": conditions.threads, "environment": here, "medians_ms": found.medians_ms, **spreads}))
         return
     rows = [[what.replace("_", " "), f"{value:.2%}"] for what, value in spreads.items()]
     print_table(f"{name}: {rebuilds} builds, {repeats} measurements each", ["what", "found"], rows)

@@ -191,8 +191,8 @@ def _rival_live(names: list[str], config: SearchConfig, budget_s: float, store: 
     """One search for real; what it saw goes to a file of its own."""
     from latency.store import Store, default_store_path
     from lpsnet.errors import UserError
-    from search.pareto import front
     from search.executor import current_environment
+    from search.pareto import front
     from search.rivals import run_live
     from search.run import make_folder, provenance, write_json
 

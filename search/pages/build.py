@@ -19,7 +19,7 @@ from search.pages.chain import chain_section
 from search.pages.classes import classes_section
 from search.pages.content import Cell, Report, Table
 from search.pages.costs import cost_section, environment_section, gaps_section, when
-from search.pages.facts import RunFacts, read_facts, without_password
+from search.pages.facts import RunFacts, read_facts
 from search.pages.front import front_section
 from search.pages.html import page
 from search.pages.latencies import latency_section
@@ -27,6 +27,7 @@ from search.pages.markdown import markdown
 from search.pages.others import read_others
 from search.pages.pictures import PicturePlan, check_picks, pictures_section
 from search.run import Run, provenance
+from search.study import without_password
 
 PAGE, TEXT, TABLES = "report.html", "report.md", "tables"
 

@@ -11,10 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.executor import conditions
 from search.pages.content import Column, Facts, Item, Plot, Section, Table
-from search.pages.facts import Gap, RunFacts, without_password
+from search.pages.facts import Gap, RunFacts
 from search.pages.plots import by_step, linear
 from search.report import weight_faults
 from search.step import Failure, Step
+from search.study import without_password
 
 COLUMNS = (
     ("step", "d"),

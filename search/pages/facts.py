@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -86,8 +85,3 @@ def read_facts(run: Run) -> RunFacts:
     if not progress.steps:
         raise UserError(f"{run.path} has decided nothing yet; lps-search resume {run.path} goes on with it")
     return RunFacts(run, progress)
-
-
-def without_password(text: str) -> str:
-    """A text with the password of every URL in it hidden."""
-    return re.sub(r"(://[^\s/:@]*):[^\s/@]*@", r"\1:***@", text)
