@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.console import Live
-from search.cli.measure_verbs import AsJson
+from search.cli.options import AsJson
 
 if TYPE_CHECKING:
     from search.pages.pictures import Pick
