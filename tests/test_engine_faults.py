@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,29 +13,31 @@ import pytest
 
 from latency.engine import runtime_module
 from latency.protocols import BackendError
+from search.cli import main
+from tests.processes import Process
 
 EXPORT = ["export", "N0", "--input", "64x128", "--engine", "--compute-capability", "8.6", "--out", "n0.onnx"]
-LIMITED = """
-import resource, sys
-from search.cli import main
-limit = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-main(sys.argv[2:])
-"""
 
 
 @pytest.fixture(autouse=True)
-def rtx() -> None:
+def rtx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         runtime_module("tensorrt-rtx")
     except BackendError as missing:
         pytest.skip(str(missing))
+    (tmp_path / "files").mkdir()
+    monkeypatch.chdir(tmp_path / "files")
 
 
-def start(folder: Path, limit: int) -> subprocess.Popen[str]:
-    """The export in a process that may write no file larger than `limit` bytes."""
-    code = [sys.executable, "-c", LIMITED, str(limit), *EXPORT]
-    return subprocess.Popen(code, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+def export(limit: int) -> None:
+    """Export into the working folder, and exit with what the command line says; no file may be larger than `limit` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    main(EXPORT)
+
+
+def start(folder: Path, limit: int) -> Process:
+    """The export in a process of its own."""
+    return Process(export, limit, output=folder.with_name("printed"))
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -53,34 +53,28 @@ def assert_whole(folder: Path) -> None:
 
 
 def test_a_disk_without_room_for_the_engine_is_one_line_and_the_graph_stays(tmp_path: Path) -> None:
-    whole = start(tmp_path, 2**30)
-    assert whole.wait() == 0
-    whole.communicate()
-    full = sizes(tmp_path)
+    folder = tmp_path / "files"
+    assert start(folder, 2**30).ends() == 0
+    full = sizes(folder)
     assert full["n0.engine"] > full["n0.onnx"]  # else the limit below would catch the graph
-    for path in tmp_path.iterdir():
+    for path in folder.iterdir():
         path.unlink()
-    process = start(tmp_path, full["n0.onnx"] + 1)
-    _, error = process.communicate()
-    assert process.returncode == 2
-    (line,) = [line for line in error.splitlines() if line.startswith("error:")]
+    process = start(folder, full["n0.onnx"] + 1)
+    assert process.ends() == 2
+    (line,) = [line for line in process.printed().splitlines() if line.startswith("error:")]
     assert "cannot write n0.engine" in line
-    assert sorted(sizes(tmp_path)) == ["n0.onnx", "n0.onnx.json"]
-    assert_whole(tmp_path)
+    assert sorted(sizes(folder)) == ["n0.onnx", "n0.onnx.json"]
+    assert_whole(folder)
 
 
 def test_a_build_that_is_killed_leaves_whole_files_or_none_and_the_next_one_works(tmp_path: Path) -> None:
+    folder = tmp_path / "files"
     for delay in (0.0, 0.05, 0.2):
-        process = start(tmp_path, 2**30)
-        deadline = time.monotonic() + 100
-        while not (tmp_path / "n0.onnx.json").exists() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        process = start(folder, 2**30)
+        process.until((folder / "n0.onnx.json").exists)
         time.sleep(delay)  # the graph is written; the engine is being built
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert_whole(tmp_path)
-    again = start(tmp_path, 2**30)
-    again.communicate()
-    assert again.returncode == 0 and {"n0.engine", "n0.engine.json"} <= set(sizes(tmp_path))
-    assert_whole(tmp_path)
+        process.send(signal.SIGKILL)
+        process.ends()
+        assert_whole(folder)
+    assert start(folder, 2**30).ends() == 0 and {"n0.engine", "n0.engine.json"} <= set(sizes(folder))
+    assert_whole(folder)

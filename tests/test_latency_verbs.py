@@ -50,11 +50,12 @@ def test_the_chain_of_table_4_is_that_of_the_paper() -> None:
     assert [str(architecture) for architecture in TABLE_4] == [row["network"] for row in rows]
 
 
-def test_a_table_of_networks_is_written_as_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_networks_is_written_as_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lpsnet.architecture.TABLE_4", TABLE_4[:4])
     out = tmp_path / "new" / "networks.csv"
     assert run(["measure", "table-4", "N0", "--boundary", "scores", "--input", "16x32", *QUICK, "--out", str(out)]) == 0
     rows = list(csv.DictReader(out.read_text().splitlines()))
-    assert [row["subject"].split()[0] for row in rows] == [str(architecture) for architecture in TABLE_4]
+    assert [row["subject"].split()[0] for row in rows] == [str(architecture) for architecture in TABLE_4[:4]]
     assert all(float(row["min_ms"]) <= float(row["latency_ms"]) <= float(row["p95_ms"]) <= float(row["p99_ms"]) for row in rows)
 
 
