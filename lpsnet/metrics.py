@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lpsnet.data.frames import IGNORE_INDEX
 
@@ -62,6 +61,8 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
         labels: class indices or `IGNORE_INDEX`, of the same shape.
         num_classes: number of classes.
     """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix  # takes two seconds, and predicting needs none
+
     return multiclass_confusion_matrix(predicted.flatten(), labels.flatten(), num_classes, ignore_index=IGNORE_INDEX, validate_args=False)
 
 

@@ -35,6 +35,7 @@ SMALLER = {
     "rival": "--seeds 2 --hours 0.0001 --iterations 2",
     "compare": "--input 64x96 --seconds 0 --rounds 1 --limit 0 --backend torch --set batch_size=2 --set input_height=48"
     " --set input_width=64 --set crop_height=48 --set crop_width=64",
+    "report": "--frames 1",
     "bench-data": "--set batch_size=2 --set crop_height=32 --set crop_width=48 --iterations 2",
 }
 

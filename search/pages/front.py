@@ -126,7 +126,7 @@ def networks_table(facts: RunFacts, networks: Sequence[Network]) -> Table:
             Column(name=f"ms to the {facts.run.config.boundary}", form=".3f"),
         ),
         *(Column(name="mIoU %", form=".2f"), Column(name="parameters", form=",.0f"), Column(name="G MACs", form=".3f")),
-        *(Column(name="mIoU is"), Column(name="not drawn because")),
+        *(Column(name="mIoU from"), Column(name="not drawn because")),
     )
     return Table(
         key="networks",
