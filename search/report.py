@@ -65,7 +65,7 @@ def candidate_row(run: Run, step: Step, trial: Trial, record: TrainingRecord) ->
     """A row of `candidates.csv`."""
     architecture = trial.candidate.architecture
     failed = isinstance(trial.outcome, Failure)
-    measured = measurement_of(run, architecture, run.config.boundary)
+    measured = _measured(run, architecture, run.config.boundary)
     return {
         "step": step.number,
         "architecture": str(architecture),
@@ -101,7 +101,7 @@ def family_row(run: Run, step: Step, record: TrainingRecord) -> dict[str, Any]:
     architecture = step.chosen.architecture
     cost = complexity(architecture, len(run.class_names), run.config.size)
     weights = run.weights_path(architecture)
-    labels = measurement_of(run, architecture, "labels")
+    labels = _measured(run, architecture, "labels")
     return {
         "step": step.number,
         "expansion": step.chosen_trial.candidate.text,
@@ -136,8 +136,7 @@ def weight_faults(run: Run, steps: list[Step]) -> list[str]:
     return faults
 
 
-def measurement_of(run: Run, architecture: Architecture, boundary: str) -> Measurement | None:
-    """The run's measurement of a network to a boundary, None where there is none or it failed."""
+def _measured(run: Run, architecture: Architecture, boundary: str) -> Measurement | None:
     found = run.store.find(subject(architecture, len(run.class_names)), conditions(run.config, boundary), run.environment)
     return found if isinstance(found, Measurement) else None
 

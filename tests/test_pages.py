@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from plotly import graph_objects
@@ -273,6 +273,7 @@ class TestHostile:
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1))
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_plain_text_comes_through_markdown_as_it_was(text: str) -> None:
     wanted = " ".join(text.split())
     source = f"| a | b |\n|---|---|\n| x{plain(text)}x | y |\n"

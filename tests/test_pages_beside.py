@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from lpsnet.data import synthetic
@@ -22,14 +24,21 @@ from search.observer import Observer
 from search.pages.build import ReportPlan, build_report
 from search.pages.content import Facts, Gallery, Plot, Report, Table
 from search.pages.facts import RunFacts, read_facts
+from search.pages.front import front_section
 from search.pages.others import Others, read_others
 from search.pages.pictures import Pick, PicturePlan
 from search.run import Run
+from search.runner import Progress
 from tests.long_run import HERE, make_long_run
+from tests.test_report import chain, make_run
 
 CONDITIONS = {"backend": "ort", "device": "cpu", "shape": [1, 3, 32, 64], "precision": "fp32", "threads": 1}
 ENVIRONMENT = dataclasses.asdict(HERE)
 ROW = {"network": "light", "paper": "Light (2021)", "input": "32x64", "latency_scores_ms": 2.0, "miou_percent": 61.5, "data": "synthetic"}
+
+
+ODD = st.none() | st.booleans() | st.floats() | st.text("a1<|\n", max_size=5) | st.lists(st.integers(), max_size=2)
+"""What JSON may hold in the place of a cell."""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +57,14 @@ def folder(made: Path, tmp_path: Path) -> Path:
 def facts(folder: Path) -> Iterator[RunFacts]:
     with Run.read(folder) as run:
         yield read_facts(run)
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Iterator[RunFacts]:
+    """A run without the latency of its last network to the labels."""
+    opened = make_run(tmp_path / "odd")
+    yield RunFacts(opened, Progress(steps=chain()))
+    opened.close()
 
 
 def report_of(facts: RunFacts, **pictures: Any) -> Report:
@@ -208,6 +225,16 @@ class TestComparison:
         with pytest.raises(UserError, match="is no comparison"):
             read_others(facts, [folder / "compared"])
 
+    @given(cells=st.dictionaries(st.sampled_from(sorted(ROW)), ODD))
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+    def test_whatever_stands_in_a_row_it_is_drawn_or_told(self, facts: RunFacts, tmp_path: Path, cells: dict[str, Any]) -> None:
+        shutil.rmtree(tmp_path / "odd", ignore_errors=True)
+        folder = compared(tmp_path / "odd", [ROW, {**ROW, **cells}])
+        others = read_others(facts, [folder])
+        front_section(facts, others)
+        network = others.networks[1]
+        assert network.apart or (network.latency_ms > 0 and network.miou_percent is not None)  # type: ignore[operator]
+
     def test_a_named_folder_without_results_is_a_mistake(self, facts: RunFacts, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"holds no results to show beside a run; looked for compare.json"):
             read_others(facts, [tmp_path])
@@ -285,6 +312,10 @@ class TestNoise:
         text = self.told(report_of(facts, frames=0))["noise floor"]
         assert text.startswith("2.1%, measured with N0 at 32x64 to the scores, ort on Made-up CPU")
 
+    def test_a_latency_of_the_chain_that_failed_is_a_gap(self, odd: RunFacts) -> None:
+        report_of(odd, frames=0)
+        assert [(gap.where, gap.what, gap.why) for gap in odd.gaps] == [("step 2", "latency to the labels", "not measured")]
+
     def test_something_else_is_a_gap(self, facts: RunFacts, folder: Path) -> None:
         (folder / "noise_floor.json").write_text("[]")
         assert read_others(facts, []) == Others() and "is no noise floor" in facts.gaps[0].why
@@ -326,6 +357,15 @@ class TestVerb:
     def test_a_folder_without_a_run_is_a_mistake(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli(["report", str(tmp_path / "none")]) == 2
         assert "holds no run" in capsys.readouterr().err
+
+
+def test_tables_of_an_earlier_report_go_with_what_they_showed(facts: RunFacts, folder: Path) -> None:
+    compared(folder / "compared", [ROW])
+    assert cli(["report", str(folder), "--frames", "0"]) == 0
+    assert (folder / "report" / "tables" / "networks.csv").exists()
+    shutil.rmtree(folder / "compared")
+    assert cli(["report", str(folder), "--frames", "0"]) == 0
+    assert not (folder / "report" / "tables" / "networks.csv").exists() and (folder / "report" / "tables" / "family.csv").exists()
 
 
 def test_tables_that_are_empty_are_left_out(facts: RunFacts) -> None:

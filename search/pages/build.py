@@ -31,6 +31,9 @@ from search.study import without_password
 
 PAGE, TEXT, TABLES = "report.html", "report.md", "tables"
 
+NOT_ALWAYS = ("classes", "networks", "searches", "unstable", "gaps")
+"""Tables that not every report has: those of an earlier report go when a new one lacks them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportPlan:
@@ -79,6 +82,8 @@ def write_run_report(run: Run, plan: ReportPlan, observer: Observer) -> Written:
     report = build_report(facts, plan, observer)
     text = page(report)
     try:
+        for key in NOT_ALWAYS:
+            (plan.out / TABLES / f"{key}.csv").unlink(missing_ok=True)
         for table in report.tables:
             replace_file(plan.out / TABLES / f"{table.key}.csv", table_csv(table).encode())
         replace_file(plan.out / TEXT, markdown(report, _trajectory(run, plan.out)).encode())

@@ -9,11 +9,10 @@ from typing import Any
 
 from latency.measurement import Measurement
 from lpsnet.errors import UserError
-from search.executor import conditions
+from search.executor import conditions, subject
 from search.pages.content import Cell, Column, Facts, Item, Plot, Section, Series, Table
-from search.pages.facts import RunFacts
+from search.pages.facts import Gap, RunFacts
 from search.pages.plots import bars, by_step, logarithmic, points
-from search.report import measurement_of
 
 NOISE_FILES = ("noise_floor.json", "noise-floor.json")
 """What `lps-search noise-floor --json` printed, kept in a file."""
@@ -41,13 +40,16 @@ def latency_section(facts: RunFacts, noise: tuple[Path, dict[str, Any]] | None) 
 
 
 def chain_latencies(facts: RunFacts) -> list[Measured]:
-    """Of every network of the chain its latency at the search's boundary and to the labels, where they are there."""
-    found = []
+    """Of every network of the chain its latency at the search's boundary and to the labels; where there is none, a gap."""
+    run, found = facts.run, []
     for step in facts.steps:
-        for boundary in dict.fromkeys((facts.run.config.boundary, "labels")):
-            measured = measurement_of(facts.run, step.chosen.architecture, boundary)
-            if measured is not None:
+        for boundary in dict.fromkeys((run.config.boundary, "labels")):
+            name = subject(step.chosen.architecture, len(run.class_names))
+            measured = run.store.find(name, conditions(run.config, boundary), run.environment)
+            if isinstance(measured, Measurement):
                 found.append((step.number, measured))
+            else:
+                facts.gaps.append(Gap(f"step {step.number}", f"latency to the {boundary}", measured or "not measured"))
     return found
 
 

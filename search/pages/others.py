@@ -170,29 +170,29 @@ def _compared(facts: RunFacts, folder: Path) -> list[Network]:
 
 def _compared_row(facts: RunFacts, folder: Path, row: Mapping[str, Any], differ: list[str]) -> Network:
     config = facts.run.config
-    latency, miou = _float(row.get(f"latency_{config.boundary}_ms")), _float(row.get("miou_percent"))
-    apart, failure = list(differ), str(row.get("failure") or "")
-    if failure:
-        apart = [failure]
-    elif latency is None:
-        apart.append(f"no latency to the {config.boundary}")
-    elif row["input"] != f"{config.height}x{config.width}":
+    apart = list(differ)
+    if row["input"] != f"{config.height}x{config.width}":
         apart.append(f"input {row['input']}, not {config.height}x{config.width}")
-    if not failure and miou is None:
-        apart.append("no mIoU")
-    elif not failure and row.get("data") != facts.data:
+    if row.get("miou_percent") is not None and row.get("data") != facts.data:
         apart.append(f"mIoU on {row.get('data') or 'unknown data'}, not {facts.data}")
-    return Network(
+    network = Network(
         name=str(row["network"]),
         source=f"{COMPARED}: {folder}",
         group=str(row.get("paper") or "other networks"),
-        latency_ms=latency,
-        miou_percent=miou,
+        latency_ms=_positive(row.get(f"latency_{config.boundary}_ms")),
+        miou_percent=_float(row.get("miou_percent")),
         parameters=_float(row.get("parameters")),
         macs_giga=_float(row.get("macs_giga")),
         scored=str(row.get("miou_from") or ""),
-        apart="; ".join(apart),
     )
+    return _placed(facts, network, apart, str(row.get("failure") or ""))
+
+
+def _placed(facts: RunFacts, network: Network, differ: list[str], failure: str = "") -> Network:
+    """A network with the reasons why it is not drawn: its failure, else what differs and what it lacks."""
+    lacks = [f"no latency to the {facts.run.config.boundary}"] if network.latency_ms is None else []
+    lacks += ["no mIoU"] if network.miou_percent is None else []
+    return dataclasses.replace(network, apart=failure or "; ".join([*differ, *lacks]))
 
 
 def _bench(facts: RunFacts, folder: Path) -> list[Network]:
@@ -208,20 +208,17 @@ def _bench(facts: RunFacts, folder: Path) -> list[Network]:
     networks = []
     for row in _rows(folder / "networks.csv", "architecture", "latency_ms", "parameters", "macs_giga"):
         mious = found.get(row["architecture"])
-        why = apart if mious else [*apart, "no mIoU"]
-        networks.append(
-            Network(
-                name=row["architecture"],
-                source=f"{BENCH}: {folder}",
-                group="drawn at random (bench-table)",
-                latency_ms=_float(row["latency_ms"]),
-                miou_percent=statistics.fmean(mious) if mious else None,
-                parameters=_float(row["parameters"]),
-                macs_giga=_float(row["macs_giga"]),
-                scored=f"{setting}, mean of {len(mious)}" if mious else "",
-                apart="; ".join(why),
-            )
+        network = Network(
+            name=row["architecture"],
+            source=f"{BENCH}: {folder}",
+            group="drawn at random (bench-table)",
+            latency_ms=_positive(row["latency_ms"]),
+            miou_percent=statistics.fmean(mious) if mious else None,
+            parameters=_float(row["parameters"]),
+            macs_giga=_float(row["macs_giga"]),
+            scored=f"{setting}, mean of {len(mious)}" if mious else "",
         )
+        networks.append(_placed(facts, network, apart))
     return networks
 
 
@@ -229,18 +226,18 @@ def _live(facts: RunFacts, path: Path) -> list[Network]:
     """What a live search of `rival` saw."""
     beside = path.with_suffix(".json")
     apart = _study_differences(facts, _json(beside) if beside.is_file() else {})
-    return [
+    networks = [
         Network(
             name=row["architecture"],
             source=f"rival: {path}",
             group=f"{row['sampler']} (rival)",
-            latency_ms=_float(row["latency_ms"]),
+            latency_ms=_positive(row["latency_ms"]),
             miou_percent=_float(row["miou_percent"]),
             scored=f"trained by {row['sampler']}",
-            apart="; ".join(apart),
         )
         for row in _rows(path, "sampler", "architecture", "latency_ms", "miou_percent")
     ]
+    return [_placed(facts, network, apart) for network in networks]
 
 
 def _study_differences(facts: RunFacts, told: Mapping[str, Any]) -> list[str]:
@@ -284,9 +281,9 @@ def _rows(path: Path, *names: str) -> list[dict[str, str]]:
         rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    missing = [name for name in names if rows and rows[0].get(name) is None]
+    missing = [name for name in names if any(row.get(name) is None for row in rows)]
     if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}")
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}, at least in one row")
     return rows
 
 
@@ -307,3 +304,9 @@ def _float(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _positive(value: Any) -> float | None:
+    """A latency: a finite number above 0, None for anything else."""
+    found = _float(value)
+    return found if found is not None and found > 0 else None

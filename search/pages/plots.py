@@ -97,7 +97,7 @@ def logarithmic(title: str, values: Sequence[float]) -> dict[str, Any]:
     steps = TICKS if decades < 1.2 else (1.0, 2.0, 5.0) if decades < 3.5 else (1.0,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     ticks = [step * 10.0**power for power in range(first - 1, last + 1) for step in steps]
-    margin = max(0.06 * decades, 0.03)
+    margin = max(0.06 * decades, 0.1)
     return {
         "type": "log",
         "title": {"text": escaped(title)},
