@@ -339,6 +339,14 @@ class TestVerb:
         assert told["page"] == str(folder / "other" / "report.html") and told["pictures"] == 5 and told["bytes"] < 8e6
         assert {path.name for path in (folder / "other").iterdir()} == {"report.html", "report.md", "tables", "pictures"}
 
+    def test_it_shows_what_the_run_remembers_as_picked(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli(["family", str(folder), "--pick", "L=2", "S=0"]) == 0
+        assert cli(["report", str(folder), "--frames", "1"]) == 0
+        page = (folder / "report" / "report.html").read_text()
+        assert page.index("Prediction of S for frame") < page.index("Prediction of L for frame")
+        assert "Prediction of step" not in page
+        (folder / "picks.json").unlink()
+
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [

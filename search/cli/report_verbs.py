@@ -30,7 +30,7 @@ def report(
         list[Path] | None,
         typer.Option("--with", help="Folder of compare, bench-table or rival to show beside the run; may be repeated. Others are found."),
     ] = None,
-    picks: Annotated[list[str] | None, typer.Option("--pick", help="Pictures of this step's network, NAME=STEP, such as S=7.")] = None,
+    picks: Annotated[list[str] | None, typer.Option("--pick", help="Pictures of a network, NAME=STEP. Default: the run's picks.")] = None,
     frames: Annotated[int, typer.Option(help="Frames to show pictures of; 0: none.", min=0, max=50)] = 4,
     data: Annotated[str, typer.Option(help="Where the run's data set lies now, NAME:PATH. Default: where it lay.")] = "",
     as_json: AsJson = False,
@@ -43,7 +43,8 @@ def report(
     from search.run import Run
 
     folder = out or run / "report"
-    pictures = PicturePlan(picks=tuple(map(parse_pick, picks or [])), frames=frames, data=data, folder=folder)
+    shown = [parse_pick(text) for text in picks] if picks else remembered(run)
+    pictures = PicturePlan(picks=tuple(shown), frames=frames, data=data, folder=folder)
     with Run.read(run) as opened, Live() as live:
         written = write_run_report(opened, ReportPlan(out=folder, pictures=pictures, beside=beside or []), live)
     if as_json:
@@ -57,6 +58,14 @@ def report(
         print(f"note: {gap}")
     if len(written.gaps) > SHOWN_GAPS:
         print(f"note: {len(written.gaps) - SHOWN_GAPS} more are in the report")
+
+
+def remembered(run: Path) -> list[Pick]:
+    """What `lps-search family` keeps in a run, from the first step on. Raises `RunError` for a damaged file."""
+    from search.pages.pictures import Pick
+    from search.picks import read_picks
+
+    return sorted((Pick(name=name, step=one.step) for name, one in read_picks(run).picked.items()), key=lambda pick: pick.step)
 
 
 def parse_pick(text: str) -> Pick:
