@@ -15,13 +15,16 @@ CANDIDATES_A_STEP = 9
 """Distinct candidates a step: on few paths the second and third scale operation coincide."""
 
 
-def remaining_s(trainings_s: Sequence[float], latency_s: float, *, left: int, steps_left: int, parallel: int = 1) -> float | None:
+def remaining_s(
+    trainings_s: Sequence[float], latency_s: float, *, left: int, latencies_left: int = 0, steps_left: int, parallel: int = 1
+) -> float | None:
     """Seconds a search may still take; None where no training has ended that it could be told from.
 
     Args:
         trainings_s: seconds of the trainings of the step at work, or where none has ended those of the step before.
         latency_s: seconds of a latency.
         left: candidates of the step at work that are still to be trained.
+        latencies_left: networks that this step may still measure.
         steps_left: steps after that.
         parallel: trainings at a time.
     """
@@ -29,4 +32,4 @@ def remaining_s(trainings_s: Sequence[float], latency_s: float, *, left: int, st
         return None
     training_s = statistics.fmean(trainings_s) / parallel
     later = sum(LATENCIES_A_STEP * latency_s + CANDIDATES_A_STEP * training_s * GROWTH**step for step in range(1, steps_left + 1))
-    return left * training_s + later
+    return left * training_s + latencies_left * latency_s + later

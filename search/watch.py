@@ -18,7 +18,7 @@ from latency.measurement import Measurement
 from lpsnet.architecture import Architecture
 from search.config import SearchConfig
 from search.decide import slope
-from search.estimate import CANDIDATES_A_STEP, GROWTH, remaining_s
+from search.estimate import CANDIDATES_A_STEP, GROWTH, LATENCIES_A_STEP, remaining_s
 from search.run import JOURNAL, LOCK, STORE, Run, RunError, read_header, read_json
 from search.runner import Pending, Progress, replay
 from search.step import CONTROL, Candidate, Measure, Member, Step, Train
@@ -150,7 +150,7 @@ class Watch:
         self._run = Run.read(path)
         self._progress = replay(self._run)
         self._cost, self._row = Cost(), 0
-        self._measured: datetime | None = None
+        self._measured: list[datetime] = []
 
     def close(self) -> None:
         """Look no more."""
@@ -174,6 +174,7 @@ class Watch:
         run, progress = self._run, self._progress
         began = _time(read_json(run.path / "environment.json").get("created"), run.path)
         cost = self._spent(began)
+        trained = self._trained()
         work = _work(run, progress.pending, progress.steps[-1].chosen if progress.steps else None)
         return View(
             path=run.path,
@@ -185,23 +186,22 @@ class Watch:
             driver=driver_of(run.path),
             cost=cost,
             began=began,
-            changed=self._changed(began),
-            remaining_s=_remaining(run, progress, work, cost),
+            changed=max([began, *self._measured[-1:], *trained]),
+            remaining_s=_remaining(run, progress, work, cost, measured=sum(when > max(trained, default=began) for when in self._measured)),
         )
 
-    def _changed(self, began: datetime) -> datetime:
-        """When the last training began or ended, or the last latency was measured, whichever is later."""
+    def _trained(self) -> list[datetime]:
+        """When the trainings of the last decided step and of the one at work ended, or began."""
         last = len(self._progress.steps)
         trials = [trial for step in (last - 1, last) for trial in self._run.study.trials(step)]
         # Optuna writes the local time of the driver.
-        ends = [when.astimezone(UTC) for trial in trials if (when := trial.datetime_complete or trial.datetime_start)]
-        return max(began, self._measured or began, *ends)
+        return [when.astimezone(UTC) for trial in trials if (when := trial.datetime_complete or trial.datetime_start)]
 
     def _spent(self, began: datetime) -> Cost:
         records, store = self._run.study.records(), self._run.store
         fresh = [found for found in store.all(self._row) if _time(found.created, self._run.path) >= began]
         self._row = store.last_row()
-        self._measured = max((_time(found.created, self._run.path) for found in fresh), default=self._measured)
+        self._measured += [_time(found.created, self._run.path) for found in fresh]
         self._cost = Cost(
             trainings=len(records),
             training_s=sum(record.seconds for record in records),
@@ -306,8 +306,11 @@ def _row(
     return Row(**same, state=SCORED, **scored)  # type: ignore[arg-type]
 
 
-def _remaining(run: Run, progress: Progress, work: Work | None, cost: Cost) -> float | None:
-    """Seconds of work to come, from the trainings of the step at work, or grown from those of the one before."""
+def _remaining(run: Run, progress: Progress, work: Work | None, cost: Cost, *, measured: int) -> float | None:
+    """Seconds of work to come, from the trainings of the step at work, or grown from those of the one before.
+
+    `measured` are the latencies since the last training.
+    """
     if work is None:
         return None
     taken = [row.seconds for row in work.rows if row.state in (SCORED, FAILED) and row.seconds is not None]
@@ -317,7 +320,8 @@ def _remaining(run: Run, progress: Progress, work: Work | None, cost: Cost) -> f
     return remaining_s(
         taken,
         cost.latency_s / cost.latencies if cost.latencies else 0.0,
-        left=sum(row.state in (WAITING, TRAINING) for row in work.rows) if work.rows else (CANDIDATES_A_STEP if work.step else 1),
+        left=sum(row.state in (WAITING, TRAINING) for row in work.rows) if work.rows else CANDIDATES_A_STEP,
+        latencies_left=0 if work.rows else max(0, LATENCIES_A_STEP - measured),
         steps_left=run.config.steps - work.step,
         parallel=run.config.parallel,
     )

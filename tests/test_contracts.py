@@ -32,6 +32,12 @@ def test_nothing_heavy_is_imported(statement: str) -> None:
     assert not modules_after(statement) & set(HEAVY)
 
 
+def test_looking_at_a_run_needs_no_torch() -> None:
+    """`watch` runs beside a search: it should start at once and take little memory."""
+    loaded = modules_after("import search.watch, search.cli.watch_verbs, search.cli.watch_frame")
+    assert "optuna" in loaded and not loaded & (set(HEAVY) - {"optuna"})
+
+
 def test_public_names_are_the_functions_even_after_their_modules_are_imported() -> None:
     code = "import latency.measure, search.expand; from latency import measure; from search import expand; print(measure, expand)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -300,6 +300,7 @@ def test_what_remains_by_hand() -> None:
     assert remaining_s([], 1.0, left=3, steps_left=2) is None
     assert remaining_s([10.0, 20.0], 0.0, left=2, steps_left=0) == 30.0
     assert remaining_s([10.0, 20.0], 0.0, left=2, steps_left=0, parallel=2) == 15.0
+    assert remaining_s([10.0, 20.0], 0.5, left=2, latencies_left=6, steps_left=0) == 33.0
     step = lambda growth: LATENCIES_A_STEP * 2.0 + CANDIDATES_A_STEP * 15.0 * growth  # noqa: E731
     assert remaining_s([15.0], 2.0, left=1, steps_left=2) == pytest.approx(15.0 + step(GROWTH) + step(GROWTH**2))
 
