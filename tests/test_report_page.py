@@ -156,21 +156,23 @@ def test_arrow_keys_walk_the_points_of_a_plot_and_the_legend_hides_some(page: Pa
 
 
 def test_light_and_dark_follow_the_system_and_the_switch(page: Page) -> None:
-    def colours() -> tuple[str, str]:
-        ink = page.evaluate("getComputedStyle(document.querySelector('#canvas-trajectory .xtick text')).fill")
-        return page.evaluate("getComputedStyle(document.body).backgroundColor"), ink
+    def shows(ground: str, ink: str) -> None:
+        """The plots are drawn anew a moment after the page has changed; waits for it."""
+        tick = "document.querySelector('#canvas-trajectory .xtick text')"
+        told = f"[getComputedStyle(document.body).backgroundColor, getComputedStyle({tick}).fill]"
+        page.wait_for_function(f"wanted => JSON.stringify({told}) === JSON.stringify(wanted)", arg=[ground, ink])
 
-    light = colours()
+    light, dark = ("rgb(255, 255, 255)", "rgb(27, 31, 35)"), ("rgb(20, 23, 26)", "rgb(232, 234, 237)")
+    shows(*light)
     page.emulate_media(color_scheme="dark")
-    dark = colours()
-    assert dark != light and dark[0] == "rgb(20, 23, 26)" and dark[1] == "rgb(232, 234, 237)"
+    shows(*dark)
     page.select_option("#theme", "light")
-    assert colours() == light
+    shows(*light)
     page.emulate_media(color_scheme="light")
     page.select_option("#theme", "dark")
-    assert colours() == dark
+    shows(*dark)
     page.select_option("#theme", "")
-    assert colours() == light
+    shows(*light)
 
 
 def test_axe_finds_nothing(page: Page) -> None:

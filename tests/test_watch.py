@@ -326,7 +326,11 @@ def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], in
     before = termios.tcgetattr(theirs)
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
     command = [sys.executable, "-m", "search", "watch", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # as tests in the background have it, and hand it on
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     try:
         yield process, ours, before
         assert termios.tcgetattr(theirs) == before, "the terminal is not left as it was"
