@@ -57,6 +57,8 @@ class TrainRecipe:
         gradient_clip: largest norm of the gradient; 0 for any.
         distillation: weight of a teacher's scores in the loss, where a teacher is given.
         distillation_temperature: softens both.
+        identity_start: blocks with an identity branch start as that alone, their other branches at 0, so that a deep path learns
+            as quickly at first as a shallow one (Goyal et al., arXiv 1706.02677, section 5.1).
 
     Raises:
         UserError: a value outside its range; the message names it.
@@ -92,6 +94,7 @@ class TrainRecipe:
     gradient_clip: float = 0.0
     distillation: float = 0.0
     distillation_temperature: float = 1.0
+    identity_start: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # 1 and 1.0 are the same recipe and must be stored alike

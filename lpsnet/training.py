@@ -55,6 +55,11 @@ class Trained:
     curve: Curve
 
 
+def begin(architecture: Architecture | str, num_classes: int, recipe: TrainRecipe) -> Network:
+    """A network with random weights as a recipe starts it. Raises as `zoo.build` does."""
+    return build(architecture, num_classes, branches=recipe.branches, identity_start=recipe.identity_start)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """A point of the learning curve: updates done, and since the last point the mean loss, rate, speed and wait for data."""
@@ -96,7 +101,7 @@ def train(
         torch.manual_seed(seed)
         network: Network
         if parent is None:
-            network = build(architecture, training.num_classes, branches=recipe.branches).to(device)
+            network = begin(architecture, training.num_classes, recipe).to(device)
         else:
             network = inherit(parent.to(device), architecture, first_images(training, recipe).to(device))
         lane = lane_for(device, precision)

@@ -17,7 +17,7 @@ from lpsnet.architecture import EIGHTHS, NAMED, Architecture, ArchitectureError
 from lpsnet.baselines import BASELINES, Baseline
 from lpsnet.complexity import Complexity, complexity, count_macs, count_parameters
 from lpsnet.network import STRIDES, LPSNet
-from lpsnet.reparam import fold
+from lpsnet.reparam import fold, start_as_identity
 
 Network = LPSNet | Baseline
 """What is trained, saved and exported."""
@@ -86,13 +86,16 @@ def lps_net(text: str, what: str) -> Architecture:
     return Architecture.parse(text)
 
 
-def build(network: Architecture | str, num_classes: int, *, branches: bool = True, deployed: bool = False) -> Network:
+def build(
+    network: Architecture | str, num_classes: int, *, branches: bool = True, identity_start: bool = False, deployed: bool = False
+) -> Network:
     """A network with random weights.
 
     Args:
         network: an architecture, or a text that `canonical` knows.
         num_classes: channels of the output, at least 1.
         branches: train with the branches of re-parameterisation; comparison networks have none.
+        identity_start: start blocks that have an identity branch as that alone; only the usual block has one.
         deployed: build the deployed form.
 
     Raises:
@@ -101,7 +104,10 @@ def build(network: Architecture | str, num_classes: int, *, branches: bool = Tru
     """
     name = canonical(network)
     if name not in BASELINES:
-        return LPSNet(name, num_classes, branches=branches, deployed=deployed)
+        plain = LPSNet(name, num_classes, branches=branches, deployed=deployed)
+        if identity_start:
+            start_as_identity(plain)
+        return plain
     made = BASELINES[name](num_classes)
     if deployed:  # in place: a copy as `deploy` makes would hold every weight twice for a while
         fold(made)

@@ -28,7 +28,7 @@ from lpsnet.network import OUTPUT_STRIDE, LPSNet
 from lpsnet.parallel import Lane, lane_for
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
-from lpsnet.training import Point, first_images, fit
+from lpsnet.training import Point, begin, first_images, fit
 from lpsnet.zoo import Network, build, canonical
 from search.cards import write_card, write_curve_figure
 from search.observer import Observer
@@ -221,7 +221,7 @@ def _decode(training: Frames, validation: Frames, observer: Observer) -> None:
 def _network(plan: TrainPlan, training: Frames, observer: Observer) -> Network:
     """The network with the weights it starts from; all that is random from here on follows the plan's seed."""
     torch.manual_seed(plan.seed)
-    network = build(plan.architecture, training.num_classes, branches=plan.recipe.branches)
+    network = begin(plan.architecture, training.num_classes, plan.recipe)
     if plan.init:
         network = _started(network, plan, training, observer)
         torch.manual_seed(plan.seed)

@@ -32,6 +32,7 @@ class Setting:
         iterations: of the whole training.
         inherit: from the parent's weights.
         branches: with re-parameterisation branches.
+        identity: these begin as the identity (`TrainRecipe.identity_start`).
         shrink: the input is so many times smaller, for training and scoring.
         rung: score after so many of the iterations, the training to be gone on with; 0 for its end.
     """
@@ -39,13 +40,14 @@ class Setting:
     iterations: int
     inherit: bool = False
     branches: bool = True
+    identity: bool = False
     shrink: int = 1
     rung: int = 0
 
     @property
     def name(self) -> str:
-        """For tables, for example `scratch-400`, `inherit-200`, `plain-400`, `half-400` or `scratch-400@100`."""
-        kind = "inherit" if self.inherit else ("scratch" if self.branches else "plain")
+        """For tables, for example `scratch-400`, `identity-300`, `inherit-200`, `plain-400`, `scratch-small2-400` or `scratch-400@100`."""
+        kind = "inherit" if self.inherit else "identity" if self.identity else "scratch" if self.branches else "plain"
         size = "" if self.shrink == 1 else f"-small{self.shrink}"
         return f"{kind}{size}-{self.iterations}" + (f"@{self.rung}" if self.rung else "")
 
@@ -56,13 +58,14 @@ class Setting:
         try:
             kind, *middle, iterations = body.split("-")
             shrink = int(middle[0].removeprefix("small")) if middle else 1
-            found: Setting | None = cls(
-                iterations=int(iterations), inherit=kind == "inherit", branches=kind != "plain", shrink=shrink, rung=int(rung or 0)
-            )
+            kinds = {"inherit": kind == "inherit", "identity": kind == "identity", "branches": kind != "plain"}
+            found: Setting | None = cls(iterations=int(iterations), shrink=shrink, rung=int(rung or 0), **kinds)
         except (ValueError, TypeError):
             found = None
         if found is None or found.name != text or found.iterations < 1:
-            raise UserError(f"a setting is scratch-N, plain-N, inherit-N or scratch-smallM-N, with @RUNG for its way, got {text!r}")
+            raise UserError(
+                f"a setting is scratch-N, identity-N, plain-N, inherit-N or scratch-smallM-N, with @RUNG for its way, got {text!r}"
+            )
         return found
 
 
@@ -135,7 +138,7 @@ def open_table(folder: Path, base: SearchConfig) -> TrainingTable:
     Raises:
         UserError: the folder cannot be written, or holds trainings of another data set, size or recipe, whose scores do not compare.
     """
-    named = ("iterations", "warmup_iterations", "branches")  # by each setting
+    named = ("iterations", "warmup_iterations", "branches", "identity_start")  # by each setting
     recipe = {name: value for name, value in dataclasses.asdict(base.proxy).items() if name not in named}
     wanted = {"data": base.data.partition(":")[0], "height": base.height, "width": base.width, "precision": base.precision, **recipe}
     path = folder / "recipe.json"
@@ -155,7 +158,8 @@ def open_table(folder: Path, base: SearchConfig) -> TrainingTable:
 def config_for(setting: Setting, base: SearchConfig) -> SearchConfig:
     """The configuration that a setting trains under: the base's recipe but for what the setting names."""
     warmup = min(20, max(1, setting.iterations // 10))
-    proxy = dataclasses.replace(base.proxy, iterations=setting.iterations, warmup_iterations=warmup, branches=setting.branches)
+    changes: dict[str, Any] = {"branches": setting.branches, "identity_start": setting.identity}
+    proxy = dataclasses.replace(base.proxy, iterations=setting.iterations, warmup_iterations=warmup, **changes)
     return dataclasses.replace(base, proxy=proxy, height=base.height // setting.shrink, width=base.width // setting.shrink)
 
 

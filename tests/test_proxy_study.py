@@ -17,7 +17,7 @@ from search.observer import Observer
 from search.pool import Pool
 from search.proxy_study import FULL_SEED, ProxyStudy, base_config, default_setting, raced_rows, report_rows, run_study, study_of
 from search.step import Step
-from search.training_table import Row, Setting, Task, TrainingTable, open_table, train_tasks
+from search.training_table import Row, Setting, Task, TrainingTable, config_for, open_table, train_tasks
 from tests.test_runner import CountingExecutor, finish
 from tests.tiny import tiny_config, write_camvid
 
@@ -29,7 +29,9 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
 
 
 class TestSettings:
-    @pytest.mark.parametrize("name", ["scratch-400", "plain-50", "inherit-200", "scratch-small2-400", "scratch-400@100", "inherit-200@50"])
+    @pytest.mark.parametrize(
+        "name", ["scratch-400", "identity-300", "plain-50", "inherit-200", "scratch-small2-400", "scratch-400@100", "inherit-200@50"]
+    )
     def test_names_are_read_back(self, name: str) -> None:
         assert Setting.parse(name).name == name
 
@@ -37,6 +39,15 @@ class TestSettings:
     def test_other_names_are_refused(self, name: str) -> None:
         with pytest.raises(UserError, match="a setting is scratch-N"):
             Setting.parse(name)
+
+    def test_a_setting_decides_how_its_trainings_begin(self) -> None:
+        base = tiny_config(1)
+        found = {name: config_for(Setting.parse(name), base).proxy for name in ("scratch-4", "identity-4", "plain-4")}
+        assert {name: (proxy.branches, proxy.identity_start) for name, proxy in found.items()} == {
+            "scratch-4": (True, False),
+            "identity-4": (True, True),
+            "plain-4": (False, False),
+        }
 
 
 class TestTheTable:

@@ -12,7 +12,9 @@ from lpsnet.data.augment import normalise
 from lpsnet.data.camvid import CamVid
 from lpsnet.data.synthetic import Synthetic
 from lpsnet.network import LPSNet
+from lpsnet.recipe import TrainRecipe
 from lpsnet.reparam import RepConv
+from lpsnet.training import begin
 from tests.real import CAMVID
 from tests.weights import lively, norms, randomise, real_valued
 
@@ -197,3 +199,20 @@ def test_training_reaches_every_branch(text: str) -> None:
     untouched = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0]
     assert untouched == []
     assert any("identity_norm" in name for name, _ in network.named_parameters()) == ("sepconv" not in text)
+
+
+def test_an_identity_start_is_one_until_the_first_updates_and_of_a_recipe_s_own_asking() -> None:
+    def blocks(network: nn.Module) -> list[RepConv]:
+        return [m for m in network.modules() if isinstance(m, RepConv) and m.identity_norm is not None]
+
+    deep = "B1-1-1-3-3_C4-8-8-8-8_R4"
+    assert all(float(block.norm.weight.detach()[0]) > 0 for block in blocks(begin(deep, 3, TrainRecipe(iterations=2))))
+    network = begin(deep, 3, TrainRecipe(iterations=2, identity_start=True))
+    assert len(blocks(network)) == 5  # two in each deep stage, and the first of the last, whose shapes agree
+    x = torch.rand(2, 8, 5, 6)
+    for block in blocks(network):
+        assert block.identity_norm is not None and block.point_norm is not None
+        assert torch.equal(block(x), F.relu(block.identity_norm(x)))
+    network.scores(torch.rand(2, 3, 64, 96)).square().mean().backward()
+    for block in blocks(network):
+        assert block.norm.weight.grad is not None and bool(block.norm.weight.grad.abs().sum() > 0)

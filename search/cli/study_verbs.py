@@ -46,7 +46,9 @@ def validate_proxy(
     steps: Annotated[str, typer.Option(help="Steps of the run, such as 1,2. Default: all.")] = "",
     full: Annotated[int, typer.Option(help="Iterations of a full training.", min=1)] = 3000,
     full_seeds: Annotated[int, typer.Option(help="Full trainings of each candidate.", min=1)] = 2,
-    settings: Annotated[str, typer.Option(help="Cheap trainings: scratch-N, plain-N, inherit-N, scratch-small2-N, with @RUNG.")] = SETTINGS,
+    settings: Annotated[
+        str, typer.Option(help="Cheap trainings: scratch-N, identity-N, plain-N, inherit-N, scratch-small2-N, @RUNG.")
+    ] = SETTINGS,
     seeds: Annotated[int, typer.Option(help="Cheap trainings of each candidate.", min=1)] = 2,
     choose_on: Annotated[str, typer.Option(help="Steps to choose the default on; the others judge it. Default: the first half.")] = "",
     data: Annotated[str, typer.Option(help="Where the run's data set lies now. Default: where it lay.")] = "",
