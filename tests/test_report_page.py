@@ -155,6 +155,16 @@ def test_arrow_keys_walk_the_points_of_a_plot_and_the_legend_hides_some(page: Pa
     assert button.get_attribute("aria-pressed") == "true" and points.count() == before
 
 
+def test_arrow_keys_walk_rows_and_columns_of_a_map(page: Page) -> None:
+    page.locator("#canvas-class-map").focus()
+    readout = page.locator("#class-map + figure .readout")
+    told = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        page.keyboard.press(key)
+        told.append(readout.inner_text().partition(":")[0])
+    assert told == ["sky, step 0", "sky, step 1", "building, step 1", "building, step 0", "sky, step 0"]
+
+
 def test_light_and_dark_follow_the_system_and_the_switch(page: Page) -> None:
     def shows(ground: str, ink: str) -> None:
         """The plots are drawn anew a moment after the page has changed; waits for it."""

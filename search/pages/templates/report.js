@@ -92,12 +92,12 @@
     if (!(event.key in moves) || !traces.length) return;
     event.preventDefault();
     const [down, right] = moves[event.key];
-    let [trace, place] = plot.at ?? [0, right === 1 ? -1 : 0];
-    if (plot.at || right) {
-      trace = (trace + down + traces.length) % traces.length;
-    }
+    const [before, at] = plot.at ?? [0, 0];
+    const rows = plot.figure.data[traces[before]].z; // a map has its rows for series
+    const trace = plot.at && !rows ? (before + down + traces.length) % traces.length : before;
     const among = points(plot, traces[trace]);
-    place = down ? Math.min(place, among.length - 1) : (place + right + among.length) % among.length;
+    const move = rows ? right + down * rows[0].length : right;
+    const place = !plot.at ? 0 : down && !rows ? Math.min(at, among.length - 1) : (at + move + among.length) % among.length;
     plot.at = [trace, place];
     const pointNumber = among[place];
     const told = plot.figure.data[traces[trace]].customdata;
