@@ -113,7 +113,7 @@ class TestContent:
 
     def test_what_was_skipped_or_failed_is_told_with_the_reason(self, odd: RunFacts) -> None:
         found = build_report(odd, plan(odd.run.path / "report"), Observer())
-        rows = table(found, "gaps").rows
+        rows = table(found, "omissions").rows
         assert ("step 1", "scale-1", "beyond the bounds at k = 1") in rows
         assert ("step 1", "scale-2 x1 = scale-3 x1", 'the loss is nan, "at" iteration 7') in rows
         assert ("step 2", "choice", "the chosen candidate is not slower than its parent") in rows

@@ -125,7 +125,7 @@ class TestPictures:
             assert report_of(read_facts(run)).pictures == first.pictures
             without = report_of(facts := read_facts(run), frames=1)
         assert "the data set is not at hand" in pictures_text(without) and "--data says where it lies" in pictures_text(without)
-        assert any(gap.where == "pictures" and "not at hand" in gap.why for gap in facts.gaps)
+        assert any(omission.where == "pictures" and "not at hand" in omission.why for omission in facts.omissions)
 
     def test_a_data_set_that_moved_is_named(self, tmp_path: Path, made: Path, make_camvid: Callable[..., Path]) -> None:
         camvid = make_camvid()
@@ -141,7 +141,7 @@ class TestPictures:
         start.write_bytes(start.read_bytes() + b" ")
         report = report_of(facts, picks=(Pick(name="S", step=1), Pick(name="L", step=2)))
         assert len(report.pictures) == 6
-        assert [gap.what for gap in facts.gaps if gap.where == "pictures"] == ["L (step 2)"]
+        assert [omission.what for omission in facts.omissions if omission.where == "pictures"] == ["L (step 2)"]
         facts.run.weights_path(facts.steps[1].chosen.architecture).unlink()
         assert "weights of no network of the chain lie in" in pictures_text(report_of(facts))
 
@@ -213,15 +213,15 @@ class TestComparison:
         (network,) = read_others(facts, [given]).networks
         assert network.apart == "device: 'Other CPU', not 'Made-up CPU'"
 
-    def test_what_lies_beside_the_run_and_does_not_compare_is_a_gap(self, facts: RunFacts, folder: Path) -> None:
+    def test_what_lies_beside_the_run_and_does_not_compare_is_an_omission(self, facts: RunFacts, folder: Path) -> None:
         compared(folder.parent / "compared", [{**ROW, "data": "camvid"}])
         others = read_others(facts, [])
-        assert not others.networks and "mIoU on camvid" in facts.gaps[0].why and facts.gaps[0].what.endswith("compared")
+        assert not others.networks and "mIoU on camvid" in facts.omissions[0].why and facts.omissions[0].what.endswith("compared")
 
-    def test_what_is_damaged_is_a_gap_beside_the_run_and_a_mistake_when_named(self, facts: RunFacts, folder: Path) -> None:
+    def test_what_is_damaged_is_an_omission_beside_the_run_and_a_mistake_when_named(self, facts: RunFacts, folder: Path) -> None:
         (folder / "compared").mkdir()
         (folder / "compared" / "compare.json").write_text('{"rows": 1}')
-        assert not read_others(facts, []).networks and "is no comparison" in facts.gaps[0].why
+        assert not read_others(facts, []).networks and "is no comparison" in facts.omissions[0].why
         with pytest.raises(UserError, match="is no comparison"):
             read_others(facts, [folder / "compared"])
 
@@ -312,13 +312,15 @@ class TestNoise:
         text = self.told(report_of(facts, frames=0))["noise floor"]
         assert text.startswith("2.1%, measured with N0 at 32x64 to the scores, ort on Made-up CPU")
 
-    def test_a_latency_of_the_chain_that_failed_is_a_gap(self, odd: RunFacts) -> None:
+    def test_a_latency_of_the_chain_that_failed_is_an_omission(self, odd: RunFacts) -> None:
         report_of(odd, frames=0)
-        assert [(gap.where, gap.what, gap.why) for gap in odd.gaps] == [("step 2", "latency to the labels", "not measured")]
+        assert [(omission.where, omission.what, omission.why) for omission in odd.omissions] == [
+            ("step 2", "latency to the labels", "not measured")
+        ]
 
-    def test_something_else_is_a_gap(self, facts: RunFacts, folder: Path) -> None:
+    def test_something_else_is_an_omission(self, facts: RunFacts, folder: Path) -> None:
         (folder / "noise_floor.json").write_text("[]")
-        assert read_others(facts, []) == Others() and "is no noise floor" in facts.gaps[0].why
+        assert read_others(facts, []) == Others() and "is no noise floor" in facts.omissions[0].why
 
     def test_halves_of_measurements_and_ties_are_counted(self, facts: RunFacts) -> None:
         told = self.told(report_of(facts, frames=0))

@@ -70,7 +70,7 @@ def test_it_loads_from_a_file_without_complaint_or_request_and_nothing_in_it_ran
     assert [url for url in seen.requests if not url.startswith("data:")] == [report.as_uri()]
     assert seen.page.evaluate("window.struck") is None
     assert report.stat().st_size < 8e6
-    assert HOSTILE in seen.page.inner_text("#table-gaps") and HOSTILE in seen.page.inner_text("#table-networks")
+    assert HOSTILE in seen.page.inner_text("#table-omissions") and HOSTILE in seen.page.inner_text("#table-networks")
 
 
 def test_every_plot_draws_its_points(page: Page) -> None:

@@ -14,7 +14,7 @@ from search.cli.options import AsJson
 if TYPE_CHECKING:
     from search.pages.pictures import Pick
 
-SHOWN_GAPS = 5
+SHOWN_OMISSIONS = 5
 """So many of what a report lacks are told on the terminal; the report tells all."""
 
 
@@ -54,10 +54,10 @@ def report(
         f"{written.page}: {written.bytes / 1e6:.1f} MB, {written.tables} tables, {written.pictures} pictures, in {written.seconds:.1f} s; "
         f"report.md and tables/ lie beside it"
     )
-    for gap in written.gaps[:SHOWN_GAPS]:
-        print(f"note: {gap}")
-    if len(written.gaps) > SHOWN_GAPS:
-        print(f"note: {len(written.gaps) - SHOWN_GAPS} more are in the report")
+    for omission in written.omissions[:SHOWN_OMISSIONS]:
+        print(f"note: {omission}")
+    if len(written.omissions) > SHOWN_OMISSIONS:
+        print(f"note: {len(written.omissions) - SHOWN_OMISSIONS} more are in the report")
 
 
 def remembered(run: Path) -> list[Pick]:

@@ -18,7 +18,7 @@ from search.pages.candidates import candidates_section
 from search.pages.chain import chain_section
 from search.pages.classes import classes_section
 from search.pages.content import Cell, Report, Table
-from search.pages.costs import cost_section, environment_section, gaps_section, when
+from search.pages.costs import cost_section, environment_section, omissions_section, when
 from search.pages.facts import RunFacts, read_facts
 from search.pages.front import front_section
 from search.pages.html import page
@@ -31,7 +31,7 @@ from search.study import without_password
 
 PAGE, TEXT, TABLES = "report.html", "report.md", "tables"
 
-NOT_ALWAYS = ("classes", "networks", "searches", "unstable", "gaps")
+NOT_ALWAYS = ("classes", "networks", "searches", "unstable", "omissions")
 """Tables that not every report has: those of an earlier report go when a new one lacks them."""
 
 
@@ -60,7 +60,7 @@ class Written:
         seconds: spent.
         tables: how many.
         pictures: how many.
-        gaps: what the report lacks, for a reader.
+        omissions: what the report lacks, for a reader.
     """
 
     page: Path
@@ -68,7 +68,7 @@ class Written:
     seconds: float
     tables: int
     pictures: int
-    gaps: list[str]
+    omissions: list[str]
 
 
 def write_run_report(run: Run, plan: ReportPlan, observer: Observer) -> Written:
@@ -96,7 +96,7 @@ def write_run_report(run: Run, plan: ReportPlan, observer: Observer) -> Written:
         seconds=time.perf_counter() - start,
         tables=len(report.tables),
         pictures=len(report.pictures),
-        gaps=[": ".join(part for part in (gap.where, gap.what, gap.why) if part) for gap in facts.gaps],
+        omissions=[": ".join(part for part in (omission.where, omission.what, omission.why) if part) for omission in facts.omissions],
     )
 
 
@@ -115,7 +115,7 @@ def build_report(facts: RunFacts, plan: ReportPlan, observer: Observer) -> Repor
     )
     sections = (
         *(chain_section(facts), candidates_section(facts), front_section(facts, others), classes_section(facts), pictures),
-        *(latency_section(facts, others.noise), cost_section(facts), environment_section(facts, told), gaps_section(facts)),
+        *(latency_section(facts, others.noise), cost_section(facts), environment_section(facts, told), omissions_section(facts)),
     )
     here = provenance()
     made = (

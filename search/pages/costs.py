@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.executor import conditions
 from search.pages.content import Column, Facts, Item, Plot, Section, Table
-from search.pages.facts import Gap, RunFacts
+from search.pages.facts import Omission, RunFacts
 from search.pages.plots import by_step, linear
 from search.report import weight_faults
 from search.step import Failure, Step
@@ -128,34 +128,34 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return flat
 
 
-def gaps_section(facts: RunFacts) -> Section:
-    """What was skipped or failed, and why; what the report itself could not have is in `facts.gaps`."""
+def omissions_section(facts: RunFacts) -> Section:
+    """What was skipped or failed, and why; what the report itself could not have is in `facts.omissions`."""
     config, taken = facts.run.config, len(facts.steps) - 1
     end = f"{taken} of {config.steps} steps are taken."
     if facts.progress.stopped:
         end += f" The search stopped: {facts.progress.stopped}"
-    gaps = [gap for step in facts.steps for gap in _step_gaps(step)]
-    gaps += [Gap("weights", "", fault) for fault in weight_faults(facts.run, facts.steps)]
-    gaps += facts.gaps
-    if not gaps:
-        return Section(key="gaps", title="Skipped and failed", text=(end, "Nothing was skipped, and nothing failed."))
+    omissions = [omission for step in facts.steps for omission in _step_omissions(step)]
+    omissions += [Omission("weights", "", fault) for fault in weight_faults(facts.run, facts.steps)]
+    omissions += facts.omissions
+    if not omissions:
+        return Section(key="omissions", title="Skipped and failed", text=(end, "Nothing was skipped, and nothing failed."))
     table = Table(
-        key="gaps",
+        key="omissions",
         title="What was skipped or failed, and why",
         columns=(Column(name="where"), Column(name="what", breaks=True), Column(name="why")),
-        rows=tuple((gap.where, gap.what, gap.why) for gap in gaps),
+        rows=tuple((omission.where, omission.what, omission.why) for omission in omissions),
     )
-    return Section(key="gaps", title="Skipped and failed", text=(end,), items=(table,))
+    return Section(key="omissions", title="Skipped and failed", text=(end,), items=(table,))
 
 
-def _step_gaps(step: Step) -> list[Gap]:
+def _step_omissions(step: Step) -> list[Omission]:
     where = f"step {step.number}"
-    gaps = [Gap(where, name, reason) for name, reason in step.skipped.items()]
-    gaps += [Gap(where, name, f"{text} excluded by the predictor, not measured") for name, text in step.excluded.items()]
+    omissions = [Omission(where, name, reason) for name, reason in step.skipped.items()]
+    omissions += [Omission(where, name, f"{text} excluded by the predictor, not measured") for name, text in step.excluded.items()]
     failed = ((trial, trial.outcome) for trial in step.trials)
-    gaps += [Gap(where, trial.candidate.text, outcome.reason) for trial, outcome in failed if isinstance(outcome, Failure)]
-    gaps += [Gap(where, "latency", tie.text) for tie in step.ties]
-    return gaps + [Gap(where, "choice", warning) for warning in step.warnings]
+    omissions += [Omission(where, trial.candidate.text, outcome.reason) for trial, outcome in failed if isinstance(outcome, Failure)]
+    omissions += [Omission(where, "latency", tie.text) for tie in step.ties]
+    return omissions + [Omission(where, "choice", warning) for warning in step.warnings]
 
 
 def when(text: str) -> str:

@@ -16,7 +16,7 @@ from search.study import TrainingRecord
 
 
 @dataclass(frozen=True)
-class Gap:
+class Omission:
     """Something that the report lacks or that the search passed over.
 
     Args:
@@ -36,7 +36,7 @@ class RunFacts:
 
     run: Run
     progress: Progress
-    gaps: list[Gap] = field(default_factory=list)
+    omissions: list[Omission] = field(default_factory=list)
 
     @property
     def steps(self) -> list[Step]:

@@ -11,7 +11,7 @@ from latency.measurement import Measurement
 from lpsnet.errors import UserError
 from search.executor import conditions, subject
 from search.pages.content import Cell, Column, Facts, Item, Plot, Section, Series, Table
-from search.pages.facts import Gap, RunFacts
+from search.pages.facts import Omission, RunFacts
 from search.pages.plots import bars, by_step, logarithmic, points
 
 NOISE_FILES = ("noise_floor.json", "noise-floor.json")
@@ -40,7 +40,7 @@ def latency_section(facts: RunFacts, noise: tuple[Path, dict[str, Any]] | None) 
 
 
 def chain_latencies(facts: RunFacts) -> list[Measured]:
-    """Of every network of the chain its latency at the search's boundary and to the labels; where there is none, a gap."""
+    """Of every network of the chain its latency at the search's boundary and to the labels; where there is none, an omission."""
     run, found = facts.run, []
     for step in facts.steps:
         for boundary in dict.fromkeys((run.config.boundary, "labels")):
@@ -49,7 +49,7 @@ def chain_latencies(facts: RunFacts) -> list[Measured]:
             if isinstance(measured, Measurement):
                 found.append((step.number, measured))
             else:
-                facts.gaps.append(Gap(f"step {step.number}", f"latency to the {boundary}", measured or "not measured"))
+                facts.omissions.append(Omission(f"step {step.number}", f"latency to the {boundary}", measured or "not measured"))
     return found
 
 

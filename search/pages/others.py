@@ -19,7 +19,7 @@ from typing import Any
 from latency.measurement import Environment
 from lpsnet.errors import UserError
 from search.executor import conditions
-from search.pages.facts import Gap, RunFacts
+from search.pages.facts import Omission, RunFacts
 from search.pages.latencies import NOISE_FILES, read_noise
 
 COMPARED, BENCH = "compare", "bench-table"
@@ -78,7 +78,7 @@ class Others:
 def read_others(facts: RunFacts, given: list[Path]) -> Others:
     """Read the folders that are named, and those that lie in the run's folder or beside it.
 
-    What was found beside but does not compare, or cannot be read, becomes a gap of `facts`.
+    What was found beside but does not compare, or cannot be read, becomes an omission of `facts`.
 
     Raises:
         UserError: a named folder that holds nothing of the kind, or something damaged.
@@ -95,11 +95,13 @@ def read_others(facts: RunFacts, given: list[Path]) -> Others:
             if not _read_folder(facts, folder, found):
                 continue
         except UserError as error:
-            facts.gaps.append(Gap("comparison", str(folder), str(error)))
+            facts.omissions.append(Omission("comparison", str(folder), str(error)))
             continue
         apart = sorted({network.apart for network in found.networks if network.apart})
         if found.networks and not any(not network.apart for network in found.networks):
-            facts.gaps.append(Gap("comparison", str(folder), f"found beside the run, but it does not compare: {'; '.join(apart)}"))
+            facts.omissions.append(
+                Omission("comparison", str(folder), f"found beside the run, but it does not compare: {'; '.join(apart)}")
+            )
             found.networks, found.folders = [], []
         for name in ("networks", "standings", "folders"):
             getattr(others, name).extend(getattr(found, name))

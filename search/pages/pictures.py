@@ -18,7 +18,7 @@ from lpsnet.data import DATASETS, DataSpec
 from lpsnet.errors import UserError
 from search.observer import Observer
 from search.pages.content import Gallery, Picture, Section
-from search.pages.facts import Gap, RunFacts
+from search.pages.facts import Omission, RunFacts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ class _Shown:
 
 
 def pictures_section(facts: RunFacts, plan: PicturePlan, observer: Observer) -> Section:
-    """Input, label and predictions; what cannot be shown becomes a gap of `facts`, and the section says why."""
+    """Input, label and predictions; what cannot be shown becomes an omission of `facts`, and the section says why."""
     section = Section(key="pictures", title="What the networks see")
     if not plan.frames:
         return dataclasses.replace(section, text=("No pictures were asked for (--frames 0).",))
@@ -76,7 +76,7 @@ def pictures_section(facts: RunFacts, plan: PicturePlan, observer: Observer) -> 
         shown = _networks(facts, plan.picks)
         gallery = _kept(facts, plan, shown) or _predicted(facts, plan, shown, observer)
     except UserError as error:
-        facts.gaps.append(Gap("pictures", "", str(error)))
+        facts.omissions.append(Omission("pictures", "", str(error)))
         return dataclasses.replace(section, text=(f"There are no pictures: {error}",))
     return dataclasses.replace(section, items=(gallery,))
 
@@ -102,7 +102,9 @@ def _networks(facts: RunFacts, picks: tuple[Pick, ...]) -> list[_Shown]:
         return [at_hand[number] for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]})]
     for pick in picks:
         if pick.step not in at_hand:
-            facts.gaps.append(Gap("pictures", f"{pick.name} (step {pick.step})", "its trained weights are not in the run's folder"))
+            facts.omissions.append(
+                Omission("pictures", f"{pick.name} (step {pick.step})", "its trained weights are not in the run's folder")
+            )
     shown = [dataclasses.replace(at_hand[pick.step], pick=pick) for pick in picks if pick.step in at_hand]
     if not shown:
         raise UserError("the trained weights of no picked network lie in the run's folder")
