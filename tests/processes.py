@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from latency import worker
 
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -37,6 +42,14 @@ _CONTEXT.set_forkserver_preload(
         "search.ablation_report",
     ]
 )
+
+
+@contextmanager
+def quick_workers() -> Iterator[None]:
+    """What starts a `Worker` gets one that is forked; how it starts by itself is for `test_worker.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker.multiprocessing, "get_context", lambda method: _CONTEXT)
+        yield
 
 
 class Process:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,7 @@ from search.cli import run
 from search.published import PUBLISHED
 from tests.graphs import FOREIGN_PARAMETERS, foreign_macs, write_foreign
 from tests.kill_driver import killed
-from tests.processes import Process
+from tests.processes import Process, quick_workers
 from tests.test_baselines import ADDED
 
 SMALL = "shufflenetv2-basic"
@@ -35,6 +35,12 @@ TORCH = ["--backend", "torch"]
 SIZE = ["--set=input_height=64", "--set=input_width=96", "--set=crop_height=64", "--set=crop_width=96", "--set=batch_size=2"]
 
 Compare = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def forked() -> Iterator[None]:
+    with quick_workers():
+        yield
 
 
 @pytest.fixture

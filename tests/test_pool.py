@@ -21,6 +21,7 @@ from search.observer import Observer
 from search.pool import Ended, Pool, train_here
 from search.proxy import Proxy, TrainJob
 from search.space import OPERATIONS, expansion
+from tests.processes import quick_workers
 from tests.tiny import tiny_config, write_camvid
 
 N0 = tiny_config().start_architecture
@@ -31,6 +32,12 @@ JOBS = [TrainJob(architecture=expansion(N0, operation, 1), seed=seed) for operat
 def config(tmp_path_factory: pytest.TempPathFactory) -> SearchConfig:
     root = write_camvid(tmp_path_factory.mktemp("data") / "camvid", {"train": 4, "val": 2}, (64, 96))
     return tiny_config(data=f"camvid:{root}", parallel=2, threads=2, height=64, width=96)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked() -> Iterator[None]:
+    with quick_workers():
+        yield
 
 
 @pytest.fixture(scope="module")

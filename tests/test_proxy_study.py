@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +18,15 @@ from search.pool import Pool
 from search.proxy_study import FULL_SEED, ProxyStudy, base_config, default_setting, raced_rows, report_rows, run_study, study_of
 from search.step import Step
 from search.training_table import Row, Setting, Task, TrainingTable, config_for, open_table, train_tasks
+from tests.processes import quick_workers
 from tests.test_runner import CountingExecutor, finish
 from tests.tiny import tiny_config, write_camvid
+
+
+@pytest.fixture(autouse=True)
+def forked() -> Iterator[None]:
+    with quick_workers():
+        yield
 
 
 @pytest.fixture(scope="module")

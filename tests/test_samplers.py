@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from search.rivals import replay, summary
 from search.samplers import SAMPLERS, Greedy, candidates, contractions, random_network, scaled
 from search.space import OPERATIONS, Bounds, expansion
 from search.training_table import Setting
+from tests.processes import quick_workers
 from tests.tiny import tiny_config, write_camvid
 
 N0 = NAMED["N0"]
@@ -204,8 +207,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick = tiny_config().plan.__class__(min_s=0.0, warmup_s=0.0, max_s=0.1)
     config = tiny_config(data=f"camvid:{root}", height=64, width=96, plan=quick, backend="torch")
     plan = BenchPlan(networks=13, short=Setting(iterations=2), seeds=2, long_networks=2, long=Setting(iterations=3))
-    for _ in range(2):  # the second finds all of it
-        make_bench(plan, config, Store(base / "store.sqlite"), base / "out", Observer())
+    with quick_workers():
+        for _ in range(2):  # the second finds all of it
+            make_bench(plan, config, Store(base / "store.sqlite"), base / "out", Observer())
     return base / "out"
 
 
@@ -274,13 +278,15 @@ def test_area_is_counted_as_it_was_spent() -> None:
     assert front([(one.latency_ms, one.miou_percent) for one in seen]) == [0, 1]
 
 
-def test_a_live_search_measures_and_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_live_search_measures_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = itertools.count()  # every measurement and training takes a second of it
+    monkeypatch.setattr("search.rivals.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     root = write_camvid(tmp_path / "camvid", {"train": 4, "val": 2}, (64, 96))
-    arguments = ["rival", "--sampler", "random", "--live", f"camvid:{root}", "--hours", "0.002", "--iterations", "1"]
+    arguments = ["rival", "--sampler", "random", "--live", f"camvid:{root}", "--hours", "0.001", "--iterations", "1"]
     assert run([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert "the front of" in capsys.readouterr().out
     frame = pd.read_csv(tmp_path / "out" / "live_random_0.csv")
-    assert len(frame) and frame["front"].any() and (frame["latency_ms"] > 0).all()
+    assert list(frame["spent_s"]) == [2.0, 4.0] and frame["front"].any() and (frame["latency_ms"] > 0).all()
 
 
 def test_replays_are_the_same_for_the_same_seeds() -> None:
