@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "optuna", "onnxruntime", "pandas", "kornia", "torchmetrics", "matplotlib", "ray", "tensorrt")
+HEAVY = ("torch", "optuna", "onnxruntime", "pandas", "kornia", "torchmetrics", "matplotlib", "ray", "tensorrt", "plotly", "jinja2")
 
 
 def modules_after(statement: str) -> set[str]:
