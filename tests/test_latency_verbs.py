@@ -137,6 +137,7 @@ def test_mistakes_of_an_export_are_one_line(
 
 
 @pytest.mark.quiet
+@pytest.mark.usefixtures("steady")
 def test_a_predictor_is_made_tested_on_networks_drawn_later_and_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

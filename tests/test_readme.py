@@ -67,6 +67,7 @@ def make_classes(root: Path) -> None:
 
 
 @pytest.mark.quiet
+@pytest.mark.usefixtures("steady")
 def test_the_commands_run_in_the_order_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_camvid: object) -> None:
     few_frames()
     make_camvid()  # type: ignore[operator]
