@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from latency.backends import BACKENDS
-from latency.measurement import Measurement, Verdict
 from latency.store import Store, default_store_path
 from lpsnet.data import synthetic
 from tests.backends import Watched
@@ -57,12 +56,6 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watched]:
         return watched
 
     return put
-
-
-@pytest.fixture
-def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every measurement counts as stable: what else the machine does decides nothing in a test that is not about that."""
-    monkeypatch.setattr(Measurement, "verdict", lambda self: Verdict(stable=True, reasons=()))
 
 
 @pytest.fixture

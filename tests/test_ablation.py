@@ -214,7 +214,9 @@ class TestTheReport:
         assert table(found, rows)[1][1][-1] == rows[1]["failure"]
 
 
-def test_the_verb_trains_pairs_and_writes_everything(ablate: Ablate, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_trains_pairs_and_writes_everything(
+    ablate: Ablate, formula: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = ablate("blocks", "--only", "residual", "--seeds", "2", "--width", "2")
     assert [(row["kind"], row["width"], row["latency_ms"], row["seeds"]) for row in rows] == [("conv3x3", 2, 2, 2), ("residual", 1, 2.5, 2)]
     assert rows[1]["gain_low"] <= rows[1]["gain_percent"] <= rows[1]["gain_high"] and rows[1]["gap_percent"] == 25

@@ -2,91 +2,61 @@
 
 from __future__ import annotations
 
-import random
+import csv
+import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer
-from PIL import Image
 
-from search import latency_space
+from lpsnet.architecture import Architecture
 from search.cli import app, run
-from tests.tiny import TINY_OPTIONS, few_frames
-
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^(?:\.venv/bin/)?lps-search ([^#\n]+)", README, re.MULTILINE)
-SMALLER = {
-    "expand": f"{TINY_OPTIONS} --latency-seconds 0",
-    "measure": "--input 64x128 --seconds 0",
-    "latency-table": "--input 32x64 --widths 4,8 --seconds 0 --backend torch",
-    "noise-floor": "--input 64x128 --seconds 0 --repeats 2 --rebuilds 2",
-    "latency-predictor": "--input 32x64 --seconds 0 --fit 10 --test 3 --max-macs 0.003 --backend torch",
-    "export": "--input 64x128",
-    "train": "--set iterations=2 --set batch_size=2 --set input_height=48 --set input_width=64 --set crop_height=32 --set crop_width=48",
-    "pretrain": "--epochs 1 --batch 4 --size 32",
-    "validate-proxy": "--full 3 --full-seeds 1 --settings scratch-2,inherit-2 --seeds 1 --parallel 1",
-    "bench-table": "--networks 12 --iterations 2 --seeds 1 --long-networks 0 --input 64x96 --batch 2 --parallel 1 --seconds 0",
-    "ablate": "--input 48x64 --iterations 1 --set batch_size=2 --seeds 1 --width 1 --backend torch --seconds 0 --limit 0 --threads 1",
-    "rival": "--seeds 2 --hours 0.0001 --iterations 2",
-    "compare": "--input 64x96 --seconds 0 --rounds 1 --limit 0 --backend torch --set batch_size=2 --set input_height=48"
-    " --set input_width=64 --set crop_height=48 --set crop_width=64",
-    "report": "--frames 1",
-    "bench-data": "--set batch_size=2 --set crop_height=32 --set crop_width=48 --iterations 2",
-}
-
-SHORTER = {"--steps 4": "--steps 1", "100,200": "1", "--steps 6": "--steps 2", "--train 500": "--train 2"}
+from tests.readme import PREDICTING, README, ROOT, SEARCHING, SECTIONS, furnish, inside, run_section, small
+from tests.tiny import TINY_OPTIONS
 
 
-def without(arguments: list[str], options: tuple[str, ...]) -> list[str]:
-    """Leave out options, with their values, that the smaller settings set."""
-    kept, skip = [], False
-    for argument in arguments:
-        if not skip and argument not in options:
-            kept.append(argument)
-        skip = not skip and argument in options
-    return kept
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("searching")
+    furnish(folder)
+    with inside(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LPS_SEARCH_LOCKS", str(folder / "locks"))
+        # `make search` makes this run before the README shows it.
+        assert run(["expand", "--steps", "1", *TINY_OPTIONS.split(), "--latency-seconds", "0", "--out", "runs/synthetic"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("section", SEARCHING)
+def test_the_commands_of_a_section_run_after_those_before_it(section: str, place: Path) -> None:
+    run_section(section, place)
 
 
 def test_every_verb_is_shown() -> None:
-    verbs = {command.split()[0] for command in COMMANDS}
+    verbs = {command.split()[0] for commands in SECTIONS.values() for command in commands}
     assert verbs >= set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
-def make_classes(root: Path) -> None:
-    """A folder of two classes in ImageNet's layout."""
-    for split in ("train", "val"):
-        for name in ("cat", "dog"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(4):
-                Image.new("RGB", (40, 40), (60 * index, 0, 0)).save(root / split / name / f"{index}.JPEG", format="JPEG")
-
-
-@pytest.mark.quiet
-@pytest.mark.usefixtures("steady")
-def test_the_commands_run_in_the_order_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_camvid: object) -> None:
-    few_frames()
-    make_camvid()  # type: ignore[operator]
-    (tmp_path / "data").mkdir()
-    (tmp_path / "camvid").rename(tmp_path / "data" / "camvid")
-    make_classes(tmp_path / "imagenet")
-    monkeypatch.chdir(tmp_path)
-    whole = latency_space.table_convs  # 265 layers take a minute
-    monkeypatch.setattr(latency_space, "table_convs", lambda size: random.Random(0).sample(whole(size), 40))
-    # `make search` makes this run before the README shows it.
-    assert run(["expand", "--steps", "1", *SMALLER["expand"].split(), "--out", "runs/synthetic"]) == 0
-    for command in COMMANDS:
-        for written, shorter in SHORTER.items():
-            command = command.replace(written, shorter)
-        verb, *rest = shlex.split(command)
-        smaller = SMALLER.get(verb, "").split()
-        rest = without(rest, tuple(option for option in smaller if option.startswith("--")))
-        assert run([verb, *rest, *smaller]) == 0, command
-    assert (tmp_path / "device" / "networks.csv").exists() and (tmp_path / "runs" / "camvid" / "trajectory.png").exists()
+def test_a_predictor_is_made_tested_on_networks_drawn_later_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The README's two commands, and what they leave."""
+    made, asked = (small(command) for verb in PREDICTING for command in SECTIONS["Latency"] if command.split()[0] == verb)
+    out = tmp_path / "device"
+    with inside(tmp_path):
+        assert run([*made, "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert run([*asked, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert 0 < found["low_ms"] <= found["high_ms"] and found["architecture"] == str(Architecture.parse("LPS-Net-S"))
+        fitted, tested = (
+            list(csv.DictReader((out / name).read_text().splitlines())) for name in ("predictor_fit.csv", "predictor_test.csv")
+        )
+        assert len(fitted) == 40 and len(tested) == report["networks"] == 3
+        assert not {row["architecture"] for row in fitted} & {row["architecture"] for row in tested}
+        assert report["worst"] in {row["architecture"] for row in tested}
+        assert run(["predict-latency", tested[0]["architecture"], "--table", str(out)]) == 0
+        assert f"{float(tested[0]['predicted_ms']):.3f} ms" in capsys.readouterr().out
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from search.proxy import Proxy, TrainJob
 from search.report import family_frame, write_report
 from search.run import Run
 from search.runner import OutOfTime, Progress, advance, replay
+from tests.processes import quick_workers
 from tests.tiny import few_frames, made_latency, tiny_config
 
 CLASSES = tuple(f"class{index}" for index in range(11))
@@ -284,14 +285,15 @@ def test_a_latency_that_hangs_ends_as_a_failed_candidate_and_is_not_held_against
     few_frames()
     config, store = tiny_config(0, plan=TimingPlan(min_s=0)), Store(tmp_path / "machine.sqlite")
     executor = LocalExecutor(config, store, Observer(), limit_s=1e-3)
-    with start(tmp_path / "run", config) as run:
+    with quick_workers(), start(tmp_path / "run", config) as run:
         progress = advance(run, executor, Observer(), lambda so_far: None)
         assert "could not be measured: no answer within 0.001 s" in progress.stopped
         with pytest.raises(WorkerLost):
             executor.compare(config.start_architecture, config.start_architecture)  # in the worker, too
     executor.close()
     patient = LocalExecutor(config, store, Observer(), limit_s=120)
-    found = patient.measure(config.start_architecture)
+    with quick_workers():
+        found = patient.measure(config.start_architecture)
     assert found.latency_ms > 0 and store.all() == [found]
     patient.close()
     with start(tmp_path / "run", config) as run:  # the start was not held against it in the run either

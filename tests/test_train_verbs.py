@@ -23,6 +23,7 @@ from lpsnet.evaluation import evaluate
 from search.cli import run
 from search.training_folder import held, read_curve
 from tests.test_datasets import cityscapes
+from tests.tiny import write_camvid
 
 N0 = str(Architecture.parse("N0"))
 SIZE = ["--set=input_height=64", "--set=input_width=96", "--set=crop_height=32", "--set=crop_width=64"]
@@ -30,13 +31,14 @@ QUICK = ["--set=iterations=3", "--set=batch_size=2", *SIZE, "--threads", "1", "-
 MakeCamVid = Callable[..., Path]
 
 
-@pytest.fixture
-def trained(make_camvid: MakeCamVid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, Path]:
-    """A training's folder, and the CamVid folder it was trained on."""
-    root = make_camvid()
-    out = tmp_path / "training"
-    assert run(["train", "N0", "--data", f"camvid:{root}", *QUICK, "--out", str(out)]) == 0
-    assert "mIoU" in capsys.readouterr().out
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A training's folder, and the CamVid folder it was trained on, for reading."""
+    base = tmp_path_factory.mktemp("trained")
+    root, out = write_camvid(base / "camvid"), base / "training"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LPS_SEARCH_LOCKS", str(base / "locks"))
+        assert run(["train", "N0", "--data", f"camvid:{root}", *QUICK, "--out", str(out)]) == 0
     return out, root
 
 
@@ -139,7 +141,7 @@ def test_mistakes_are_one_line(trained: tuple[Path, Path], tmp_path: Path, capsy
         (["train", "N0", "--data", data, *QUICK, "--init", str(tmp_path / "file"), "--out", str(tmp_path / "n")], "no safetensors file"),
         (["predict", checkpoint, str(tmp_path / "none.png"), "--out", str(tmp_path / "p")], "no such file"),
         (["predict", checkpoint, str(tmp_path / "file"), "--out", str(tmp_path / "p")], "neither an image"),
-        (["predict", checkpoint, str(tmp_path / "training"), "--out", str(tmp_path / "file")], "cannot write"),
+        (["predict", checkpoint, str(out), "--out", str(tmp_path / "file")], "cannot write"),
         (["predict", str(tmp_path / "x.onnx"), str(root / "val")], "needs the description that lps-search export writes"),
         (["pretrain", "N0", "--data", str(tmp_path), "--out", str(tmp_path / "w")], "looked for train/CLASS/"),
     ]

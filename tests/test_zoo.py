@@ -17,7 +17,7 @@ from PIL import Image
 from latency.measure import measure
 from latency.measurement import TimingPlan
 from latency.store import Store
-from lpsnet import Architecture, UserError, load, save
+from lpsnet import Architecture, UserError, load, save, zoo
 from lpsnet.architecture import NAMED, ArchitectureError
 from lpsnet.baselines import BASELINES
 from lpsnet.checkpoint import CheckpointError, read_metadata
@@ -25,6 +25,7 @@ from lpsnet.network import LPSNet
 from lpsnet.zoo import Network, SegmentationNetwork, build, canonical, complexity_of, lps_net, names, paper_of, score_scale
 from search.cli import run
 from tests.backends import normalised
+from tests.tiny import write_camvid
 
 SMALL = "shufflenetv2-basic"
 SKIP = "skipnet-shufflenet"
@@ -191,7 +192,10 @@ def test_a_latency_of_an_older_store_answers_for_an_lps_net(tmp_path: Path, caps
     assert json.loads(capsys.readouterr().out)[0]["created"] == known.created and len(store.all()) == 1
 
 
-def test_networks_lists_every_name(capsys: pytest.CaptureFixture[str], refused: Callable[..., str]) -> None:
+def test_networks_lists_every_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
+) -> None:
+    monkeypatch.setattr(zoo, "BASELINES", {name: BASELINES[name] for name in (SMALL, SKIP)})  # all take seconds
     assert run(["networks", "--input", "64x128", "--classes", "3", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert tuple(rows) == names()
@@ -203,12 +207,14 @@ def test_networks_lists_every_name(capsys: pytest.CaptureFixture[str], refused: 
 # Training, scoring, predicting, exporting
 
 
-@pytest.fixture
-def trained(make_camvid: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, Path]:
-    """A training's folder, and the CamVid folder it was trained on."""
-    root, out = make_camvid(), tmp_path / "training"
-    assert run(["train", SMALL, "--data", f"camvid:{root}", *FEW, "--out", str(out)]) == 0
-    assert "mIoU" in capsys.readouterr().out
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A training's folder, and the CamVid folder it was trained on, for reading."""
+    base = tmp_path_factory.mktemp("trained")
+    root, out = write_camvid(base / "camvid"), base / "training"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LPS_SEARCH_LOCKS", str(base / "locks"))
+        assert run(["train", SMALL, "--data", f"camvid:{root}", *FEW, "--out", str(out)]) == 0
     return out, root
 
 
@@ -299,7 +305,6 @@ def test_what_a_command_does_not_take_is_one_line(arguments: list[str], what: st
 def test_a_new_row_of_the_table_is_a_name_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import MappingProxyType
 
-    from lpsnet import zoo
     from tests.test_baselines import ADDED
 
     monkeypatch.setattr(zoo, "BASELINES", MappingProxyType({**BASELINES, "plain": ADDED}))
