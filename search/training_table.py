@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import Any
 
 from lpsnet.architecture import Architecture
@@ -34,6 +35,7 @@ class Setting:
         branches: with re-parameterisation branches.
         identity: these begin as the identity (`TrainRecipe.identity_start`).
         shrink: the input is so many times smaller, for training and scoring.
+        rate: the learning rate is so many times the study's.
         rung: score after so many of the iterations, the training to be gone on with; 0 for its end.
     """
 
@@ -42,14 +44,15 @@ class Setting:
     branches: bool = True
     identity: bool = False
     shrink: int = 1
+    rate: int = 1
     rung: int = 0
 
     @property
     def name(self) -> str:
-        """For tables, for example `scratch-400`, `identity-300`, `inherit-200`, `plain-400`, `scratch-small2-400` or `scratch-400@100`."""
+        """For tables: `scratch-400`, `identity-rate2-300`, `inherit-200`, `plain-400`, `scratch-small2-400` or `scratch-400@100`."""
         kind = "inherit" if self.inherit else "identity" if self.identity else "scratch" if self.branches else "plain"
-        size = "" if self.shrink == 1 else f"-small{self.shrink}"
-        return f"{kind}{size}-{self.iterations}" + (f"@{self.rung}" if self.rung else "")
+        factors = "".join(f"-{name}{value}" for name, value in (("small", self.shrink), ("rate", self.rate)) if value != 1)
+        return f"{kind}{factors}-{self.iterations}" + (f"@{self.rung}" if self.rung else "")
 
     @classmethod
     def parse(cls, text: str) -> Setting:
@@ -57,14 +60,16 @@ class Setting:
         body, _, rung = text.partition("@")
         try:
             kind, *middle, iterations = body.split("-")
-            shrink = int(middle[0].removeprefix("small")) if middle else 1
+            factors = {part.rstrip(digits): int(part.lstrip(ascii_lowercase)) for part in middle}
             kinds = {"inherit": kind == "inherit", "identity": kind == "identity", "branches": kind != "plain"}
-            found: Setting | None = cls(iterations=int(iterations), shrink=shrink, rung=int(rung or 0), **kinds)
-        except (ValueError, TypeError):
+            times = {"shrink": factors.get("small", 1), "rate": factors.get("rate", 1)}
+            found: Setting | None = cls(iterations=int(iterations), rung=int(rung or 0), **kinds, **times)
+        except ValueError:
             found = None
-        if found is None or found.name != text or found.iterations < 1:
+        if found is None or found.name != text or min(found.iterations, found.shrink, found.rate) < 1:
             raise UserError(
-                f"a setting is scratch-N, identity-N, plain-N, inherit-N or scratch-smallM-N, with @RUNG for its way, got {text!r}"
+                "a setting is scratch-N, identity-N, plain-N or inherit-N, such as scratch-400, with -smallM for an input M times smaller, "
+                f"-rateM for M times the learning rate and @RUNG for its way, got {text!r}"
             )
         return found
 
@@ -159,6 +164,7 @@ def config_for(setting: Setting, base: SearchConfig) -> SearchConfig:
     """The configuration that a setting trains under: the base's recipe but for what the setting names."""
     warmup = min(20, max(1, setting.iterations // 10))
     changes: dict[str, Any] = {"branches": setting.branches, "identity_start": setting.identity}
+    changes["learning_rate"] = base.proxy.learning_rate * setting.rate
     proxy = dataclasses.replace(base.proxy, iterations=setting.iterations, warmup_iterations=warmup, **changes)
     return dataclasses.replace(base, proxy=proxy, height=base.height // setting.shrink, width=base.width // setting.shrink)
 

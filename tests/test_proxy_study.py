@@ -37,12 +37,14 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
 
 class TestSettings:
     @pytest.mark.parametrize(
-        "name", ["scratch-400", "identity-300", "plain-50", "inherit-200", "scratch-small2-400", "scratch-400@100", "inherit-200@50"]
+        "name", ["scratch-400", "plain-50", "inherit-200", "scratch-small2-400", "identity-rate4-300@100", "plain-small2-rate2-50"]
     )
     def test_names_are_read_back(self, name: str) -> None:
         assert Setting.parse(name).name == name
 
-    @pytest.mark.parametrize("name", ["scratch", "scratch-0", "fast-400", "scratch-400@x", "scratch-big-400", ""])
+    @pytest.mark.parametrize(
+        "name", ["scratch", "scratch-0", "fast-400", "scratch-400@x", "scratch-big-400", "scratch-rate0-400", "scratch-rate-400", ""]
+    )
     def test_other_names_are_refused(self, name: str) -> None:
         with pytest.raises(UserError, match="a setting is scratch-N"):
             Setting.parse(name)
@@ -55,6 +57,7 @@ class TestSettings:
             "identity-4": (True, True),
             "plain-4": (False, False),
         }
+        assert config_for(Setting.parse("identity-rate4-4"), base).proxy.learning_rate == 4 * base.proxy.learning_rate
 
 
 class TestTheTable:
