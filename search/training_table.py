@@ -62,8 +62,8 @@ class Setting:
             kind, *middle, iterations = body.split("-")
             factors = {part.rstrip(digits): int(part.lstrip(ascii_lowercase)) for part in middle}
             kinds = {"inherit": kind == "inherit", "identity": kind == "identity", "branches": kind != "plain"}
-            times = {"shrink": factors.get("small", 1), "rate": factors.get("rate", 1)}
-            found: Setting | None = cls(iterations=int(iterations), rung=int(rung or 0), **kinds, **times)
+            shrink, rate = factors.get("small", 1), factors.get("rate", 1)
+            found: Setting | None = cls(iterations=int(iterations), rung=int(rung or 0), shrink=shrink, rate=rate, **kinds)
         except ValueError:
             found = None
         if found is None or found.name != text or min(found.iterations, found.shrink, found.rate) < 1:

@@ -43,7 +43,7 @@ class TestSettings:
         assert Setting.parse(name).name == name
 
     @pytest.mark.parametrize(
-        "name", ["scratch", "scratch-0", "fast-400", "scratch-400@x", "scratch-big-400", "scratch-rate0-400", "scratch-rate-400", ""]
+        "name", ["scratch", "scratch-0", "fast-400", "scratch-400@x", "scratch-big-400", "plain-rate0-4", "plain-rate-4", ""]
     )
     def test_other_names_are_refused(self, name: str) -> None:
         with pytest.raises(UserError, match="a setting is scratch-N"):
