@@ -96,7 +96,7 @@ class SearchConfig:
     threads: int = 1
     training_device: str = "cpu"
     plan: TimingPlan = field(default_factory=TimingPlan)
-    proxy: TrainRecipe = field(default_factory=lambda: proxy_recipe(400))
+    proxy: TrainRecipe = field(default_factory=proxy_recipe)
     race: RacePlan = field(default_factory=RacePlan)
     precision: str = "fp32"
     parallel: int = 1

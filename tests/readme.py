@@ -41,9 +41,9 @@ SMALLER = {
     "train": "--set iterations=2 --set batch_size=2 --set input_height=48 --set input_width=64 --set crop_height=32 --set crop_width=48",
     "pretrain": "--epochs 1 --batch 4 --size 32",
     "validate-proxy": "--full 3 --full-seeds 1 --settings scratch-2,inherit-2 --seeds 1 --parallel 1",
-    "bench-table": "--networks 12 --iterations 2 --seeds 1 --long-networks 0 --input 64x96 --batch 2 --parallel 1 --seconds 0",
+    "bench-table": "--networks 12 --short scratch-2 --seeds 1 --long-networks 0 --input 64x96 --batch 2 --parallel 1 --seconds 0",
     "ablate": "--input 48x64 --iterations 1 --set batch_size=2 --seeds 1 --width 1 --backend torch --seconds 0 --limit 0 --threads 1",
-    "rival": "--seeds 2 --hours 0.0001 --iterations 2",
+    "rival": "--seeds 2 --hours 0.0001 --short scratch-2",
     "compare": "--input 64x96 --seconds 0 --rounds 1 --limit 0 --backend torch --set batch_size=2 --set input_height=48"
     " --set input_width=64 --set crop_height=48 --set crop_width=64",
     "report": "--frames 1",

@@ -113,7 +113,7 @@ def test_show_prints_every_candidate_and_the_chain(tiny_run: Path, capsys: pytes
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(tiny_run: Path, complaint: Complain) -> None:
     line = complaint("expand", "--steps", "1", *TINY_OPTIONS.split(), "--seed", "5", "--set", "learning_rate=0.1", "--out", str(tiny_run))
-    assert "seed: 0, not 5" in line and "proxy.learning_rate: 0.05, not 0.1" in line
+    assert "seed: 0, not 5" in line and "proxy.learning_rate: 0.004, not 0.1" in line
 
 
 def test_another_environment_is_refused_unless_told_to_measure_anew(tiny_run: Path, complaint: Complain) -> None:
@@ -319,7 +319,7 @@ def test_sizes_widths_spans_and_options_out_of_range_are_refused(complaint: Comp
     assert "eighths" in complaint("expand", "--max-scale", "1.3")
     assert "outside the bounds" in complaint("expand", "--max-depth", "8", "--start", "LPS-Net-S")
     assert "such as 100,200, got 'soon'" in complaint("expand", "--rungs", "soon")
-    assert "rungs lie before the end of 400 iterations, got 400" in complaint("expand", "--rungs", "100,400")
+    assert "rungs lie before the end of 300 iterations, got 300" in complaint("expand", "--rungs", "100,300")
     assert "rungs are iterations above 0 that rise" in complaint("expand", "--rungs", "200,100")
     assert "learning_rate" in complaint("expand", "--set", "learning_rate=-1")
     assert "unknown precision 'int8'; there are: fp32, bf16, fp16" in complaint("expand", "--precision", "int8")

@@ -75,7 +75,7 @@ def test_without_a_warm_up_the_rate_starts_at_its_peak() -> None:
 @pytest.mark.parametrize("iterations", [1, 2, 9, 80, 1000])
 def test_a_proxy_recipe_warms_up_for_a_small_part_of_its_iterations(iterations: int) -> None:
     recipe = proxy_recipe(iterations)
-    assert recipe.iterations == iterations
+    assert recipe.iterations == iterations and recipe.identity_start and recipe.branches
     assert 1 <= recipe.warmup_iterations <= max(1, min(20, iterations / 10))
     assert all(0 < recipe.rate_at(iteration) <= recipe.learning_rate for iteration in range(iterations))
 

@@ -232,8 +232,8 @@ class TestTheBench:
             "greedy,random",
             "--bench",
             str(folder),
-            "--iterations",
-            "2",
+            "--short",
+            "scratch-2",
             "--seeds",
             "3",
             "--hours",
@@ -253,7 +253,7 @@ class TestTheBench:
         with pytest.raises(UserError, match="at least 12 trained networks, the table has 2"):
             surrogate(folder, "scratch-3")
         assert "the table has 0" in complaint("rival", "--bench", str(tmp_path))
-        unknown = ["--sampler", "annealing", "--bench", str(folder), "--iterations", "2"]
+        unknown = ["--sampler", "annealing", "--bench", str(folder), "--short", "scratch-2"]
         assert "unknown sampler 'annealing'; there are: greedy, random" in complaint("rival", *unknown)
         assert "a live search runs one sampler, got 11" in complaint("rival", "--live", "synthetic")
 

@@ -386,7 +386,8 @@ class TestFirstVersion:
         return journal
 
     def key(self, architecture: str, parent: str = "step-00/0") -> TrainingKey:
-        return TrainingKey(architecture=architecture, recipe=proxy_recipe(10), parent_trial=parent, seed=3)
+        recipe = TrainRecipe(iterations=10, warmup_iterations=1, scale_min=0.75, scale_max=1.5, jitter=0.0)
+        return TrainingKey(architecture=architecture, recipe=recipe, parent_trial=parent, seed=3)
 
     @pytest.mark.parametrize("heal", [True, False], ids=["driver", "reader"])
     def test_its_trainings_are_found(self, first_version: Path, heal: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
+from lpsnet.recipe import PROXY_BATCH
 from search.cli.console import Live, parse_size, print_table, write_rows
 from search.cli.options import (
     AsJson,
@@ -87,7 +88,8 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder of the results; rows that are there are not repeated.")] = Path("results/synthetic"),
     size: OwnSize = "",
     iterations: Annotated[int, typer.Option(help="Training iterations a network.", min=1)] = 600,
-    batch: Batch = 8,
+    batch: Batch = PROXY_BATCH,
+    changes: Changes = None,
     seeds: Annotated[int, typer.Option(help="Seeds a network.", min=2)] = 3,
     as_json: AsJson = False,
 ) -> None:
@@ -96,13 +98,13 @@ def study(
     import json
 
     from lpsnet.data import DataSpec, native_size
-    from lpsnet.recipe import proxy_recipe
+    from lpsnet.recipe import changed, proxy_recipe
     from search.data_study import gains, run_study
     from search.run import provenance, write_json
 
     spec = DataSpec.parse(data)
     shape = parse_size(size) if size else native_size(spec)
-    recipe = dataclasses.replace(proxy_recipe(iterations), batch_size=batch)
+    recipe = changed(dataclasses.replace(proxy_recipe(iterations), batch_size=batch), changes or [])
     with Live() as live:
         rows = run_study(spec, shape, recipe, seeds, out, on_progress=live.work)
     found = [dataclasses.asdict(gain) for gain in gains(rows)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lpsnet.recipe import PROXY_BATCH, PROXY_ITERATIONS
 from search.cli.console import Live, complain, parse_counts, print_table
 from search.cli.options import (
     AsJson,
@@ -66,8 +67,8 @@ def expand(
     threads: Annotated[int, typer.Option(help="CPU threads of runtime and training; 0 for all cores.", min=0, max=1024)] = 0,
     latency_seconds: Annotated[float, typer.Option(help="Sample each latency for at least this long.", min=0.0)] = 0.4,
     training_device: TrainingDevice = "auto",
-    proxy_iterations: Annotated[int, typer.Option(help="Training iterations a candidate.", min=1)] = 400,
-    batch: Batch = 8,
+    proxy_iterations: Annotated[int, typer.Option(help="Training iterations a candidate.", min=1)] = PROXY_ITERATIONS,
+    batch: Batch = PROXY_BATCH,
     changes: Changes = None,
     rungs: Annotated[str, typer.Option(help="Score all candidates after these iterations, too, and drop the worse: 100,200.")] = "",
     seeds: Annotated[int, typer.Option(help="Most seeds that a close call is trained with.", min=1)] = 1,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lpsnet.recipe import PROXY_BATCH, PROXY_ITERATIONS
 from search.cli.console import Live, parse_counts, print_table, write_rows
 from search.cli.options import (
     AsJson,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from search.proxy_study import ProxyStudy
     from search.training_table import TrainingTable
 
+SHORT = "identity-rate2-400"
 SETTINGS = "scratch-100,scratch-200,scratch-400,plain-400,inherit-100,inherit-200,scratch-small2-400"
 
 
@@ -114,12 +116,12 @@ def bench_table(
     data: Data = "synthetic",
     out: Annotated[Path, typer.Option(help="Folder of the table; what is there is not repeated.")] = Path("results/bench"),
     networks: Annotated[int, typer.Option(help="Networks, drawn from the space up to about step 5 of Table 4.", min=1)] = 60,
-    iterations: Annotated[int, typer.Option(help="Of the training every network has.", min=1)] = 400,
+    short: Annotated[str, typer.Option(help="Training every network has, named as for validate-proxy.")] = SHORT,
     seeds: Annotated[int, typer.Option(help="Of these trainings.", min=1)] = 2,
     long_networks: Annotated[int, typer.Option(help="The first so many have a long training, too.", min=0)] = 24,
-    long_iterations: Annotated[int, typer.Option(help="Of a long training.", min=1)] = 2000,
+    long: Annotated[str, typer.Option(help="This one.")] = "scratch-2000",
     size: OwnSize = "",
-    batch: Batch = 8,
+    batch: Batch = PROXY_BATCH,
     precision: TrainingPrecision = "fp32",
     changes: Changes = None,
     parallel: Parallel = 2,
@@ -136,11 +138,10 @@ def bench_table(
     from search.training_table import Setting
 
     config = _config(data, size, batch, threads, changes=changes, precision=precision, parallel=parallel, plan=timing_plan(seconds))
-    short, long = Setting(iterations=iterations), Setting(iterations=long_iterations)
-    plan = BenchPlan(networks=networks, short=short, seeds=seeds, long_networks=long_networks, long=long)
+    plan = BenchPlan(networks=networks, short=Setting.parse(short), seeds=seeds, long_networks=long_networks, long=Setting.parse(long))
     with Live() as live:
         table = make_bench(plan, config, Store(store or default_store_path()), out, live)
-    counts = {name: sum(task.setting == name for task in table.rows) for name in (short.name, long.name)}
+    counts = {name: sum(task.setting == name for task in table.rows) for name in (short, long)}
     told = {"out": str(out), "trainings": counts, "failed": sum(row.miou_percent is None for row in table.rows.values())}
     environment = dataclasses.asdict(current_environment(config))
     write_json(out / "summary.json", {**told, "config": config.to_dict(), "environment": environment, **provenance()})
@@ -151,11 +152,13 @@ def rival(
     sampler: Annotated[str, typer.Option(help="Searches by name, comma-separated; all for every one.")] = "all",
     bench: Annotated[Path, typer.Option(help="Folder of bench-table, on which they are replayed.")] = Path("results/bench"),
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/rivals"),
-    iterations: Annotated[int, typer.Option(help="Whose trainings of the table are the proxy.", min=1)] = 400,
+    short: Annotated[str, typer.Option(help="The table's training that is the proxy.")] = SHORT,
     seeds: Annotated[int, typer.Option(help="Replays of each.", min=1)] = 100,
     hours: Annotated[float, typer.Option(help="Budget of each in hours of training, tuning included.", min=0.0)] = 1.0,
     changes: Changes = None,
     live: Annotated[str, typer.Option(help="Search for real on this data set instead, NAME or NAME:PATH; one sampler.")] = "",
+    iterations: Annotated[int, typer.Option(help="Of a live search's proxy.", min=1)] = PROXY_ITERATIONS,
+    batch: Batch = PROXY_BATCH,
     seed: Annotated[int, typer.Option(help="Of a live search.")] = 0,
     precision: TrainingPrecision = "fp32",
     store: StorePath = None,
@@ -166,7 +169,7 @@ def rival(
 
     names = list(SAMPLERS) if sampler == "all" else [name.strip() for name in sampler.split(",")]
     if live:
-        config = _config(live, "", 8, 0, iterations=iterations, seed=seed, changes=changes, precision=precision)
+        config = _config(live, "", batch, 0, iterations=iterations, seed=seed, changes=changes, precision=precision)
         _rival_live(names, config, 3600 * hours, store, out, as_json)
         return
     from search.bench import surrogate
@@ -175,7 +178,7 @@ def rival(
     from search.training_table import Setting
 
     with Live() as bar:
-        rows = replay(surrogate(bench, Setting(iterations=iterations).name), names, seeds, 3600 * hours, bar)
+        rows = replay(surrogate(bench, Setting.parse(short).name), names, seeds, 3600 * hours, bar)
     found = summary(rows)
     write_rows(out / "curves.csv", rows)
     write_rows(out / "summary.csv", found)
@@ -230,7 +233,7 @@ def _rival_live(names: list[str], config: SearchConfig, budget_s: float, store: 
 
 
 def _config(
-    data: str, size: str, batch: int, threads: int, *, iterations: int = 400, seed: int = 0, changes: list[str] | None = None, **more: Any
+    data: str, size: str, batch: int, threads: int, *, iterations: int = PROXY_ITERATIONS, changes: list[str] | None = None, **more: Any
 ) -> SearchConfig:
     """The configuration of a study on a data set: latency from ONNX Runtime, the proxy's own recipe but for `changes`."""
     from latency.environment import available_cores
@@ -238,4 +241,4 @@ def _config(
     from search.config import SearchConfig
 
     proxy = changed(dataclasses.replace(proxy_recipe(iterations), batch_size=batch), changes or [])
-    return SearchConfig(**data_fields(data, size), threads=threads or available_cores(), proxy=proxy, seed=seed, **more)
+    return SearchConfig(**data_fields(data, size), threads=threads or available_cores(), proxy=proxy, **more)
