@@ -145,11 +145,12 @@ class TestTheReport:
         table = filled(tmp_path / "t.csv", study, lambda task: None if task.architecture == one_lost else true_score(task))
         assert report_rows(study, table) == []
 
-    def test_the_default_is_the_cheapest_within_a_seed_deviation_on_every_step(self) -> None:
-        def row(setting: str, step: str, sd: float, seconds: float) -> dict[str, object]:
-            return {"setting": setting, "step": step, "regret": sd, "regret_sd": sd, "seconds_a_training": seconds}
+    def test_the_default_is_the_cheapest_that_ranks_and_is_within_a_seed_deviation_on_every_step(self) -> None:
+        def row(setting: str, step: str, sd: float, seconds: float, tau: float = 0.2) -> dict[str, object]:
+            return {"setting": setting, "step": step, "regret": sd, "regret_sd": sd, "kendall_low": tau, "seconds_a_training": seconds}
 
         rows = [row("a", "1", 0.5, 10), row("a", "2", 5.0, 10), row("b", "1", 1.0, 4), row("c", "1", 1.1, 1), row("b", "all", 9.0, 4)]
+        rows.append(row("lucky", "1", 0.0, 1, tau=-0.1))
         assert default_setting(rows, (1,)) == "b"
         assert default_setting(rows, (1, 2)) == "b"  # judged where it has been trained
         assert default_setting(rows, (2,)) is None

@@ -109,7 +109,9 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
     print_table(f"{len(table.rows)} trainings; full ones of {study.full.iterations} iterations", list(shown), cells)
     for race in races:
         print(f"{race['setting']}, step {race['step']}: regret {race['regret']:.2f}, {race['share_of_iterations']:.0%} of the iterations")
-    print(f"chosen on steps {', '.join(map(str, chooses))}: {chosen or 'none: no setting is within one seed standard deviation on all'}")
+    print(
+        f"chosen on steps {', '.join(map(str, chooses))}: {chosen or 'none: no setting ranks there, by its interval, and is within one seed deviation'}"
+    )
 
 
 def bench_table(
