@@ -110,7 +110,7 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
     for race in races:
         print(f"{race['setting']}, step {race['step']}: regret {race['regret']:.2f}, {race['share_of_iterations']:.0%} of the iterations")
     print(
-        f"chosen on steps {', '.join(map(str, chooses))}: {chosen or 'none: no setting ranks there, by its interval, and is within one seed deviation'}"
+        f"chosen on steps {', '.join(map(str, chooses))}: {chosen or 'none ranks there by its interval and is within one seed deviation'}"
     )
 
 

@@ -1,0 +1,69 @@
+"""Gathers the figures of the proxy's targets into `results/proxy/targets.csv`, for the README: `python results/proxy_targets.py RUN`.
+
+RUN is the folder of the four-step search by the default proxy.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from search.proxy_study import candidates_of
+from search.run import Run
+from search.runner import replay
+
+RESULTS = Path(__file__).parent
+DEFAULT = "identity-rate2-300"
+STUDY, RIVAL = "lps-search validate-proxy", "lps-search rival --seeds 100"
+LATER = ("not yet measured", "-", "no GPU at hand yet")
+
+
+def ranking() -> list[tuple[Any, ...]]:
+    """Of the default proxy, its regret within the steps and its Spearman over all candidates."""
+    told = json.loads((RESULTS / "proxy" / "summary.json").read_text())
+    mine = [row for row in told["rows"] if row["setting"] == DEFAULT]
+    steps, whole = [row for row in mine if row["step"] != "all"], next(row for row in mine if row["step"] == "all")
+    within = sum(row["regret_sd"] <= 1 for row in steps)
+    share = f"{within} of {len(steps)}, each over {steps[0]['seeds']} seeds (on average {whole['regret']:.2f} points)"
+    spearman = f"{whole['spearman']:.2f} ({whole['spearman_low']:.2f} to {whole['spearman_high']:.2f})"
+    return [
+        ("steps with a top-1 regret within one seed deviation", share, ">= 80 %", within >= 0.8 * len(steps), STUDY),
+        (f"Spearman of mIoU over {whole['candidates']} candidates", spearman, ">= 0.95", whole["spearman"] >= 0.95, STUDY),
+    ]
+
+
+def search(folder: Path) -> list[tuple[Any, ...]]:
+    """Iterations and minutes of the four-step search."""
+    begun = datetime.fromisoformat(json.loads((folder / "environment.json").read_text())["created"])
+    full = json.loads((RESULTS / "proxy" / "summary.json").read_text())["full_iterations"]
+    with Run.read(folder) as run:
+        steps, proxy = replay(run).steps, run.config.proxy
+        ends = [trial.datetime_complete for step in steps for trial in run.study.trials(step.number) if trial.datetime_complete]
+        trained = sum(len(run.study.trials(step.number)) for step in steps)
+    minutes = (max(ends).astimezone(UTC) - begun).total_seconds() / 60
+    share = trained * proxy.iterations / (full * (1 + sum(len(candidates_of(step)) for step in steps if step.parent is not None)))
+    spent = f"{trained * proxy.iterations} of {round(trained * proxy.iterations / share)} ({share:.0%})"
+    return [
+        ("training iterations of 4 steps, of training all fully", spent, "<= 10 %", share <= 0.1, "lps-search expand --steps 4"),
+        ("minutes of a 4-step search on 2 cores", f"{minutes:.1f}", "< 30", minutes < 30, "lps-search expand --steps 4 --parallel 2"),
+        ("minutes of a 14-step search with one GPU", LATER[0], "< 30", LATER[1], LATER[2]),
+    ]
+
+
+def rivals() -> list[tuple[Any, ...]]:
+    """Greedy against the best of the other searches, variants of it left out."""
+    found = json.loads((RESULTS / "rivals" / "summary.json").read_text())["samplers"]  # the largest first
+    best = next(row for row in found if row["sampler"] in ("random", "tpe", "nsga2", "compound"))
+    gap = f"{best['greedy_ahead']:+.2f} ({best['greedy_ahead_low']:+.2f} to {best['greedy_ahead_high']:+.2f})"
+    return [(f"hypervolume of greedy above {best['sampler']}, the best rival", gap, "not below 0", best["greedy_ahead_high"] >= 0, RIVAL)]
+
+
+if __name__ == "__main__":
+    with (RESULTS / "proxy" / "targets.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["what", "figure", "target", "met", "command"])
+        writer.writerows(ranking() + search(Path(sys.argv[1])) + rivals())
