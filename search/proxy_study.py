@@ -20,7 +20,7 @@ from search.config import RacePlan, SearchConfig
 from search.observer import Observer
 from search.pool import Pool
 from search.race import Raced, race
-from search.ranking import Ranking, StepScores, overall_spearman, ranking
+from search.ranking import Ranking, StepScores, overall_spearman, ranking, seed_spread
 from search.step import Failure, Step, Train
 from search.training_table import Setting, Task, TrainingTable, open_table, parent_setting, train_tasks
 
@@ -109,44 +109,54 @@ def report_rows(study: ProxyStudy, table: TrainingTable) -> list[dict[str, Any]]
 
 
 def raced_rows(study: ProxyStudy, table: TrainingTable) -> list[dict[str, Any]]:
-    """What a race over a setting's rungs would have chosen and spent, played with the scores that have accrued, seed by seed."""
+    """What races would have chosen and spent, played with the scores that have accrued: over a setting's rungs, and with more seeds.
+
+    Each seed has its turn to be the first.
+    """
     rows = []
     for end in (setting for setting in study.settings if not setting.rung):
-        rungs = sorted(s.rung for s in study.settings if s.rung and dataclasses.replace(s, rung=0) == end)
-        for step in study.steps if rungs else ():
-            whole = step_scores(step, table, study.full, study.full_seeds, end, study.seeds)
-            played = [_play(step, table, end, tuple(rungs), seed) for seed in range(study.seeds)]
-            found = [one for one in played if one is not None]
-            if whole is None or not found:
-                continue
-            names, slopes = list(candidates_of(step)), whole.full_slopes()
-            lost = [float(slopes.max() - slopes[names.index(chosen)]) * float(whole.cost_ms.mean()) for chosen, _ in found]
-            name = f"race-{end.name}@{'-'.join(map(str, rungs))}"
-            share = float(np.mean([spent for _, spent in found])) / (end.iterations * (len(names) + 1))
-            rows.append(
-                {"setting": name, "step": step.number, "seeds": len(found), "regret": float(np.mean(lost)), "share_of_iterations": share}
-            )
+        rungs = tuple(sorted(s.rung for s in study.settings if s.rung and dataclasses.replace(s, rung=0) == end))
+        plans = {f"race-{end.name}@{'-'.join(map(str, rungs))}": RacePlan(rungs=rungs)} if rungs else {}
+        plans |= {f"race-{end.name}x{seeds}": RacePlan(seeds=seeds) for seeds in range(2, study.seeds + 1)}
+        rows += [row for step in study.steps for name, plan in plans.items() if (row := _raced(study, table, end, step, name, plan))]
     return rows
 
 
-def _play(step: Step, table: TrainingTable, end: Setting, rungs: tuple[int, ...], seed: int) -> tuple[str, int] | None:
-    """The network a race takes and the iterations it spends; None where a score it asks for is not there."""
+def _raced(study: ProxyStudy, table: TrainingTable, end: Setting, step: Step, name: str, plan: RacePlan) -> dict[str, Any] | None:
+    """Mean regret and cost of a race in a step; None where scores are missing."""
+    scores = step_scores(step, table, study.full, study.full_seeds, end, study.seeds)
+    turns = [[(first + number) % study.seeds for number in range(study.seeds)] for first in range(study.seeds)]
+    found = [one for seeds in turns if (one := _play(step, table, end, plan, seeds)) is not None]
+    if scores is None or not found:
+        return None
+    names, slopes, spread = list(candidates_of(step)), scores.full_slopes(), seed_spread(scores)
+    lost = [float(slopes.max() - slopes[names.index(chosen)]) * float(scores.cost_ms.mean()) for chosen, _ in found]
+    regret, spent = float(np.mean(lost)), float(np.mean([spent for _, spent in found]))
+    shares = {"iterations": spent, "share_of_full": spent / (study.full.iterations * (len(names) + 1))}
+    return {"setting": name, "step": step.number, "plays": len(found), "regret": regret, "regret_sd": regret / spread, **shares}
+
+
+def _play(step: Step, table: TrainingTable, end: Setting, plan: RacePlan, seeds: Sequence[int]) -> tuple[str, int] | None:
+    """The network a race takes and the iterations it spends, its seeds being these; None where a score it asks for is not there."""
     assert step.parent is not None
     costs, spent = candidates_of(step), 0
     runners = tuple(t.candidate for t in step.trials if str(t.candidate.architecture) in costs)
-    racing = race(step.number, step.parent, runners, RacePlan(rungs=rungs), end.iterations)
+    control = table.score(str(step.parent.architecture), end.name, seeds[0], str(step.parent.architecture) if end.inherit else "")
+    if control is None:
+        return None
+    racing = race(step.number, dataclasses.replace(step.parent, miou_percent=control), runners, plan, end.iterations)
     answers: dict[Architecture, float | Failure] | None = None
     try:
         while True:
             request = racing.send(answers)
             assert isinstance(request, Train)
             setting = dataclasses.replace(end, rung=request.rung)
-            origin = str(step.parent.architecture) if end.inherit else ""
+            origin, seed = str(step.parent.architecture) if end.inherit else "", seeds[request.seed]
             found = {c.architecture: table.score(str(c.architecture), setting.name, seed, origin) for c in request.candidates}
             if any(score is None for score in found.values()):
                 return None
             answers = {network: score for network, score in found.items() if score is not None}
-            done = max((rung for rung in rungs if rung < (request.rung or end.iterations)), default=0)
+            done = max((rung for rung in plan.rungs if rung < (request.rung or end.iterations)), default=0)
             spent += len(found) * ((request.rung or end.iterations) - done)
     except StopIteration as stop:
         raced: Raced = stop.value

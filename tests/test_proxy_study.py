@@ -160,7 +160,11 @@ class TestTheReport:
         table = filled(tmp_path / "t.csv", study, lambda task: 20 * true_score(task))
         (row,) = raced_rows(study, table)
         assert row["setting"] == "race-scratch-40@10" and row["regret"] == 0
-        assert 0.25 < row["share_of_iterations"] < 1
+        assert 0.25 * 40 / 50 < row["share_of_full"] < 40 / 50
+        again = study_of(steps, (1,), 50, 1, ["scratch-40"], 2)
+        (row,) = raced_rows(again, filled(tmp_path / "u.csv", again, lambda task: 20 * true_score(task)))
+        assert row["setting"] == "race-scratch-40x2" and row["plays"] == 2 and row["regret"] == 0
+        assert row["share_of_full"] > 40 / 50  # a second seed for the close calls
 
     def test_a_step_that_is_not_there(self, steps: list[Step]) -> None:
         with pytest.raises(UserError, match="the run has no step 7; there are: 1, 2"):

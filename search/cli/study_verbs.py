@@ -107,11 +107,12 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
     shown = ("setting", "step", "candidates", "full_seeds", "seeds", "kendall", "spearman", "regret", "regret_sd", "seconds_a_training")
     cells = [[value if isinstance(value := row[name], str | int) else f"{value:.2f}" for name in shown] for row in rows]
     print_table(f"{len(table.rows)} trainings; full ones of {study.full.iterations} iterations", list(shown), cells)
-    for race in races:
-        print(f"{race['setting']}, step {race['step']}: regret {race['regret']:.2f}, {race['share_of_iterations']:.0%} of the iterations")
-    print(
-        f"chosen on steps {', '.join(map(str, chooses))}: {chosen or 'none ranks there by its interval and is within one seed deviation'}"
-    )
+    races_shown = ("setting", "step", "plays", "regret", "regret_sd", "share_of_full")
+    cells = [[value if isinstance(value := race[name], str | int) else f"{value:.2f}" for name in races_shown] for race in races]
+    if races:
+        print_table("races: iterations as a share of training every candidate fully", list(races_shown), cells)
+    none = "none ranks there by its interval and is within one seed deviation"
+    print(f"chosen on steps {', '.join(map(str, chooses))}: {chosen or none}")
 
 
 def bench_table(
