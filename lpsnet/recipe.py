@@ -266,8 +266,8 @@ def _read(name: str, kind: str, value: str) -> Any:
         raise UserError(f"recipe: {name} takes {'true or false' if kind == 'bool' else f'a value of type {kind}'}, got {value!r}") from None
 
 
-PROXY_ITERATIONS, PROXY_BATCH = 300, 4
-"""Of a candidate's training by default: what ranked best for its cost in `results/proxy`."""
+PROXY_ITERATIONS, PROXY_BATCH = 200, 4
+"""Of a candidate's training by default: the fewest that `results/proxy` found to rank."""
 
 
 def proxy_recipe(iterations: int = PROXY_ITERATIONS) -> TrainRecipe:

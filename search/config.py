@@ -32,8 +32,8 @@ class RacePlan:
 
     rungs: tuple[int, ...] = ()
     seeds: int = 1
-    sure: float = 0.9
-    seed_noise_percent: float = 2.0
+    sure: float = 0.8
+    seed_noise_percent: float = 1.2
     inherit: bool = False
 
     def __post_init__(self) -> None:

@@ -132,16 +132,18 @@ def _raced(study: ProxyStudy, table: TrainingTable, end: Setting, step: Step, na
     names, slopes, spread = list(candidates_of(step)), scores.full_slopes(), seed_spread(scores)
     lost = [float(slopes.max() - slopes[names.index(chosen)]) * float(scores.cost_ms.mean()) for chosen, _ in found]
     regret, spent = float(np.mean(lost)), float(np.mean([spent for _, spent in found]))
-    shares = {"iterations": spent, "share_of_full": spent / (study.full.iterations * (len(names) + 1))}
-    return {"setting": name, "step": step.number, "plays": len(found), "regret": regret, "regret_sd": regret / spread, **shares}
+    shares = {"iterations": spent, "share_of_full": spent / (study.full.iterations * len(names))}
+    same = {"setting": name, "step": step.number, "plays": len(found), "kendall_low": ranking(scores).kendall.low}
+    return {**same, "regret": regret, "regret_sd": regret / spread, **shares}
 
 
 def _play(step: Step, table: TrainingTable, end: Setting, plan: RacePlan, seeds: Sequence[int]) -> tuple[str, int] | None:
     """The network a race takes and the iterations it spends, its seeds being these; None where a score it asks for is not there."""
     assert step.parent is not None
-    costs, spent = candidates_of(step), 0
+    costs, spent, parent = candidates_of(step), 0, step.parent.architecture
     runners = tuple(t.candidate for t in step.trials if str(t.candidate.architecture) in costs)
-    control = table.score(str(step.parent.architecture), end.name, seeds[0], str(step.parent.architecture) if end.inherit else "")
+    origin = str(parent) if end.inherit else ""
+    control = table.score(str(parent), end.name, seeds[0], origin)
     if control is None:
         return None
     racing = race(step.number, dataclasses.replace(step.parent, miou_percent=control), runners, plan, end.iterations)
@@ -151,29 +153,36 @@ def _play(step: Step, table: TrainingTable, end: Setting, plan: RacePlan, seeds:
             request = racing.send(answers)
             assert isinstance(request, Train)
             setting = dataclasses.replace(end, rung=request.rung)
-            origin, seed = str(step.parent.architecture) if end.inherit else "", seeds[request.seed]
+            seed = seeds[request.seed]
             found = {c.architecture: table.score(str(c.architecture), setting.name, seed, origin) for c in request.candidates}
             if any(score is None for score in found.values()):
                 return None
             answers = {network: score for network, score in found.items() if score is not None}
             done = max((rung for rung in plan.rungs if rung < (request.rung or end.iterations)), default=0)
-            spent += len(found) * ((request.rung or end.iterations) - done)
+            trained = len(found) - (parent in found and not request.seed and not end.inherit)  # it was when it joined the chain
+            spent += trained * ((request.rung or end.iterations) - done)
     except StopIteration as stop:
         raced: Raced = stop.value
     best = max(raced.finalists, key=lambda network: raced.gains[network].percent / costs[str(network)])
     return str(best), spent
 
 
-def default_setting(rows: Sequence[dict[str, Any]], choose_on: Sequence[int]) -> str | None:
-    """The cheapest setting that is proven on the steps to choose on; None where none is.
+def default_setting(rows: Sequence[dict[str, Any]], races: Sequence[dict[str, Any]], choose_on: Sequence[int]) -> str | None:
+    """Whatever is proven on the steps to choose on and takes the fewest iterations there, a setting or a race; None where nothing is.
 
-    Its regret is within one seed standard deviation, and the interval of its Kendall tau lies above 0: a good choice by a
-    setting that does not rank is luck.
+    Its regret is within one seed standard deviation on each of them, and Kendall's tau of its trainings has an interval that
+    lies, on average over them, above 0: a good choice by trainings that do not rank is luck.
     """
-    chosen = [row for row in rows if row["step"] in {str(number) for number in choose_on}]
-    seconds = {row["setting"]: row["seconds_a_training"] for row in chosen}
-    failed = {row["setting"] for row in chosen if row["kendall_low"] <= 0 or not (row["regret"] == 0 or row["regret_sd"] <= 1)}
-    return min(seconds.keys() - failed, key=lambda name: seconds[name], default=None)
+    steps = {str(number) for number in choose_on}
+    chosen = [row for row in (*rows, *races) if str(row["step"]) in steps]
+    ranks: dict[str, list[float]] = {}
+    costs: dict[str, float] = {}
+    for row in chosen:
+        ranks.setdefault(row["setting"], []).append(row["kendall_low"])
+        costs[row["setting"]] = costs.get(row["setting"], 0.0) + row["iterations"]
+    failed = {row["setting"] for row in chosen if not (row["regret"] == 0 or row["regret_sd"] <= 1)}
+    failed |= {name for name, lows in ranks.items() if np.mean(lows) <= 0}
+    return min(costs.keys() - failed, key=lambda name: costs[name], default=None)
 
 
 def study_of(steps: Sequence[Step], wanted: Sequence[int], full: int, full_seeds: int, settings: Sequence[str], seeds: int) -> ProxyStudy:
@@ -204,6 +213,7 @@ def _row(study: ProxyStudy, table: TrainingTable, setting: Setting, step: str, s
         for name, value in ((kind, interval.value), (f"{kind}_low", interval.low), (f"{kind}_high", interval.high))
     }
     counts = {"candidates": len(scores.cost_ms), "full_seeds": scores.full.shape[1], "seeds": scores.cheap.shape[1]}
+    counts["iterations"] = (setting.rung or setting.iterations) * len(scores.cost_ms)
     rest = {"regret_sd": found.regret_sd, "within_one_sd": found.within_one_sd, "seconds_a_training": _seconds(table, setting)}
     return {"setting": setting.name, "step": step, **counts, **figures, **rest, "seconds_full": _seconds(table, study.full)}
 

@@ -319,7 +319,7 @@ def test_sizes_widths_spans_and_options_out_of_range_are_refused(complaint: Comp
     assert "eighths" in complaint("expand", "--max-scale", "1.3")
     assert "outside the bounds" in complaint("expand", "--max-depth", "8", "--start", "LPS-Net-S")
     assert "such as 100,200, got 'soon'" in complaint("expand", "--rungs", "soon")
-    assert "rungs lie before the end of 300 iterations, got 300" in complaint("expand", "--rungs", "100,300")
+    assert "rungs lie before the end of 200 iterations, got 200" in complaint("expand", "--rungs", "100,200")
     assert "rungs are iterations above 0 that rise" in complaint("expand", "--rungs", "200,100")
     assert "learning_rate" in complaint("expand", "--set", "learning_rate=-1")
     assert "unknown precision 'int8'; there are: fp32, bf16, fp16" in complaint("expand", "--precision", "int8")

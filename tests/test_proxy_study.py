@@ -146,14 +146,16 @@ class TestTheReport:
         assert report_rows(study, table) == []
 
     def test_the_default_is_the_cheapest_that_ranks_and_is_within_a_seed_deviation_on_every_step(self) -> None:
-        def row(setting: str, step: str, sd: float, seconds: float, tau: float = 0.2) -> dict[str, object]:
-            return {"setting": setting, "step": step, "regret": sd, "regret_sd": sd, "kendall_low": tau, "seconds_a_training": seconds}
+        def row(setting: str, step: str, sd: float, iterations: float, tau: float = 0.2) -> dict[str, object]:
+            return {"setting": setting, "step": step, "regret": sd, "regret_sd": sd, "kendall_low": tau, "iterations": iterations}
 
         rows = [row("a", "1", 0.5, 10), row("a", "2", 5.0, 10), row("b", "1", 1.0, 4), row("c", "1", 1.1, 1), row("b", "all", 9.0, 4)]
         rows.append(row("lucky", "1", 0.0, 1, tau=-0.1))
-        assert default_setting(rows, (1,)) == "b"
-        assert default_setting(rows, (1, 2)) == "b"  # judged where it has been trained
-        assert default_setting(rows, (2,)) is None
+        assert default_setting(rows, [], (1,)) == "b"
+        assert default_setting(rows, [], (1, 2)) == "b"  # judged where it has been trained
+        assert default_setting(rows, [], (2,)) is None
+        races = [{**row("race-a", "", 0.0, 3), "step": 1}]
+        assert default_setting(rows, races, (1,)) == "race-a"
 
     def test_a_race_is_played_with_the_scores_that_are_there(self, steps: list[Step], tmp_path: Path) -> None:
         study = study_of(steps, (1,), 50, 1, ["scratch-40", "scratch-40@10"], 1)

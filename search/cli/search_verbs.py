@@ -71,7 +71,7 @@ def expand(
     batch: Batch = PROXY_BATCH,
     changes: Changes = None,
     rungs: Annotated[str, typer.Option(help="Score all candidates after these iterations, too, and drop the worse: 100,200.")] = "",
-    seeds: Annotated[int, typer.Option(help="Most seeds that a close call is trained with.", min=1)] = 1,
+    seeds: Annotated[int, typer.Option(help="Most seeds that a close call is trained with.", min=1)] = 2,
     inherit: Annotated[bool, typer.Option("--inherit", help="Candidates start from their parent's weights.")] = False,
     precision: TrainingPrecision = "fp32",
     parallel: Parallel = 1,

@@ -88,13 +88,12 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
     from search.proxy_study import default_setting, raced_rows, report_rows
     from search.run import provenance, write_json
 
-    rows = report_rows(study, table)
+    rows, races = report_rows(study, table), raced_rows(study, table)
     numbers = [step.number for step in study.steps]
     chooses = choose_on or tuple(numbers[: -(-len(numbers) // 2)])
-    chosen = default_setting(rows, chooses)
+    chosen = default_setting(rows, races, chooses)
     told: dict[str, Any] = {"chosen": chosen, "chosen_on": list(chooses), "judged_on": [n for n in numbers if n not in chooses]}
-    told |= {"trainings": len(table.rows), "full_iterations": study.full.iterations, "rows": rows, **provenance()}
-    races = raced_rows(study, table)
+    told |= {"trainings": len(table.rows), "full_iterations": study.full.iterations, "rows": rows, "races": races, **provenance()}
     if races:
         write_rows(out / "races.csv", races)
     if rows:
@@ -111,7 +110,7 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
     cells = [[value if isinstance(value := race[name], str | int) else f"{value:.2f}" for name in races_shown] for race in races]
     if races:
         print_table("races: iterations as a share of training every candidate fully", list(races_shown), cells)
-    none = "none ranks there by its interval and is within one seed deviation"
+    none = "nothing ranks there by its interval and is within one seed deviation"
     print(f"chosen on steps {', '.join(map(str, chooses))}: {chosen or none}")
 
 
