@@ -17,7 +17,9 @@ from search.run import Run
 from search.runner import replay
 
 RESULTS = Path(__file__).parent
-DEFAULT = "identity-rate2-300"
+SETTING, RACE = "identity-rate2-200", "race-identity-rate2-200x2"
+"""The default proxy's trainings, and how it spends them."""
+
 STUDY, RIVAL = "lps-search validate-proxy", "lps-search rival --seeds 100"
 LATER = ("not yet measured", "-", "no GPU at hand yet")
 
@@ -25,10 +27,12 @@ LATER = ("not yet measured", "-", "no GPU at hand yet")
 def ranking() -> list[tuple[Any, ...]]:
     """Of the default proxy, its regret within the steps and its Spearman over all candidates."""
     told = json.loads((RESULTS / "proxy" / "summary.json").read_text())
-    mine = [row for row in told["rows"] if row["setting"] == DEFAULT]
-    steps, whole = [row for row in mine if row["step"] != "all"], next(row for row in mine if row["step"] == "all")
-    within = sum(row["regret_sd"] <= 1 for row in steps)
-    share = f"{within} of {len(steps)}, each over {steps[0]['seeds']} seeds (on average {whole['regret']:.2f} points)"
+    steps = [row for row in told["races"] if row["setting"] == RACE]
+    whole = next(row for row in told["rows"] if row["setting"] == SETTING and row["step"] == "all")
+    within, lost = sum(row["regret_sd"] <= 1 for row in steps), sum(row["regret"] for row in steps) / len(steps)
+    held_out = [row["step"] for row in steps if row["step"] not in told["chosen_on"]]
+    judged = f"chosen on steps {', '.join(map(str, told['chosen_on']))}, judged on {', '.join(map(str, held_out)) or 'none yet'}"
+    share = f"{within} of {len(steps)} ({judged}); {lost:.2f} points on average"
     spearman = f"{whole['spearman']:.2f} ({whole['spearman_low']:.2f} to {whole['spearman_high']:.2f})"
     return [
         ("steps with a top-1 regret within one seed deviation", share, ">= 80 %", within >= 0.8 * len(steps), STUDY),

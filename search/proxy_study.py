@@ -20,7 +20,7 @@ from search.config import RacePlan, SearchConfig
 from search.observer import Observer
 from search.pool import Pool
 from search.race import Raced, race
-from search.ranking import Ranking, StepScores, overall_spearman, ranking, seed_spread
+from search.ranking import Ranking, StepScores, overall_spearman, ranking, seed_noise, seed_spread
 from search.step import Failure, Step, Train
 from search.training_table import Setting, Task, TrainingTable, open_table, parent_setting, train_tasks
 
@@ -76,36 +76,52 @@ def candidates_of(step: Step) -> dict[str, float]:
 
 def step_scores(step: Step, table: TrainingTable, full: Setting, full_seeds: int, setting: Setting, seeds: int) -> StepScores | None:
     """What has accrued of a step, None where it is not whole: seeds that every candidate and the control have."""
-    assert step.parent is not None
-    parent, costs = str(step.parent.architecture), candidates_of(step)
-
-    def column(name: str, of: Setting, seed: int) -> float:
-        found = table.score(name, of.name, seed, parent if of.inherit else "")
-        return math.nan if found is None else found
-
-    def scores(of: Setting, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        values = np.array([[column(name, of, seed) for seed in numbers] for name in (*costs, parent)])
-        whole = values[:, ~np.isnan(values).any(0)]
-        return whole[:-1], whole[-1]
-
-    truth, truth_control = scores(full, range(FULL_SEED, FULL_SEED + full_seeds))
-    cheap, control = scores(setting, range(seeds))
+    costs = candidates_of(step)
+    truth, truth_control = _scores(step, table, full, range(FULL_SEED, FULL_SEED + full_seeds))
+    cheap, control = _scores(step, table, setting, range(seeds))
     if not truth.size or not cheap.size or len(costs) < 3:
         return None
     return StepScores(np.array(list(costs.values())), truth, truth_control, cheap, control)
 
 
+def _scores(step: Step, table: TrainingTable, setting: Setting, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(candidates, seeds) and (seeds,): mIoU of the candidates and of the parent, for the seeds that all of them have."""
+    assert step.parent is not None
+    parent = str(step.parent.architecture)
+    names, origin = (*candidates_of(step), parent), parent if setting.inherit else ""
+    found = [[table.score(name, setting.name, seed, origin) for seed in seeds] for name in names]
+    values = np.array([[math.nan if score is None else score for score in row] for row in found])
+    whole = values[:, ~np.isnan(values).any(0)]
+    return whole[:-1], whole[-1]
+
+
+def _one_full_seed(scores: StepScores) -> StepScores:
+    """The first full seed judged by the others, as if it were cheap: what no cheap training can be expected to surpass by much."""
+    return dataclasses.replace(
+        scores,
+        full=scores.full[:, 1:],
+        full_control=scores.full_control[1:],
+        cheap=scores.full[:, :1],
+        cheap_control=scores.full_control[:1],
+    )
+
+
 def report_rows(study: ProxyStudy, table: TrainingTable) -> list[dict[str, Any]]:
-    """A row for each setting and step, and one for each setting over all steps."""
-    rows = []
+    """A row for each setting and step, and one for each setting over all steps; the last are of one full seed against the others."""
+    rows: list[dict[str, Any]] = []
+    limit: dict[int, StepScores] = {}
     for setting in study.settings:
         found = {s.number: step_scores(s, table, study.full, study.full_seeds, setting, study.seeds) for s in study.steps}
         whole = {number: scores for number, scores in found.items() if scores is not None}
-        rankings = {number: ranking(scores) for number, scores in whole.items()}
-        rows += [_row(study, table, setting, str(number), whole[number], rankings[number]) for number in whole]
-        if whole:
-            rows.append(_overall(study, table, setting, list(whole.values()), list(rankings.values())))
-    return rows
+        limit |= {number: _one_full_seed(scores) for number, scores in whole.items() if scores.full.shape[1] > 1}
+        rows += _setting_rows(study, table, setting, whole)
+    return rows + _setting_rows(study, table, study.full, limit)
+
+
+def _setting_rows(study: ProxyStudy, table: TrainingTable, setting: Setting, whole: dict[int, StepScores]) -> list[dict[str, Any]]:
+    rankings = {number: ranking(scores) for number, scores in whole.items()}
+    rows = [_row(study, table, setting, str(number), whole[number], rankings[number]) for number in whole]
+    return [*rows, _overall(study, table, setting, list(whole.values()), list(rankings.values()))] if whole else []
 
 
 def raced_rows(study: ProxyStudy, table: TrainingTable) -> list[dict[str, Any]]:
@@ -214,8 +230,9 @@ def _row(study: ProxyStudy, table: TrainingTable, setting: Setting, step: str, s
     }
     counts = {"candidates": len(scores.cost_ms), "full_seeds": scores.full.shape[1], "seeds": scores.cheap.shape[1]}
     counts["iterations"] = (setting.rung or setting.iterations) * len(scores.cost_ms)
-    rest = {"regret_sd": found.regret_sd, "within_one_sd": found.within_one_sd, "seconds_a_training": _seconds(table, setting)}
-    return {"setting": setting.name, "step": step, **counts, **figures, **rest, "seconds_full": _seconds(table, study.full)}
+    rest = {"regret_sd": found.regret_sd, "within_one_sd": found.within_one_sd, "seed_noise": seed_noise(scores)}
+    seconds = {"seconds_a_training": _seconds(table, setting), "seconds_full": _seconds(table, study.full)}
+    return {"setting": setting.name, "step": step, **counts, **figures, **rest, **seconds}
 
 
 def _overall(study: ProxyStudy, table: TrainingTable, setting: Setting, scores: list[StepScores], found: list[Ranking]) -> dict[str, Any]:

@@ -99,6 +99,16 @@ def seed_spread(step: StepScores) -> float:
     return float(np.sqrt(gains.var(1, ddof=1).mean()))
 
 
+def seed_noise(step: StepScores) -> float:
+    """Standard deviation of a cheap gain from seed to seed beyond the shift that all candidates of a seed share; NaN with one seed."""
+    gains = step.cheap - step.cheap_control
+    own = gains - gains.mean(0)
+    candidates, seeds = gains.shape
+    if seeds < 2:
+        return float("nan")
+    return float(np.sqrt(((own - own.mean(1, keepdims=True)) ** 2).sum() / ((candidates - 1) * (seeds - 1))))
+
+
 def overall_spearman(steps: Sequence[StepScores], *, seed: int = 0) -> Interval:
     """Rho of the mIoU itself over all candidates of a run, cheap against full, mean over the cheap seeds."""
     full = np.concatenate([step.full.mean(1) for step in steps])

@@ -136,6 +136,8 @@ class TestTheReport:
         good, bad = rows["scratch-4", "1"], rows["plain-4", "1"]
         assert good["kendall"] == pytest.approx(1) and good["regret"] == 0
         assert bad["kendall"] == pytest.approx(-1) and bad["regret"] > 0
+        alike = rows["scratch-50", "1"]  # one full seed against the other
+        assert alike["kendall"] == pytest.approx(1) and alike["regret"] == 0 and (alike["full_seeds"], alike["seeds"]) == (1, 1)
         assert rows["scratch-4", "all"]["spearman"] > 0.99 and rows["plain-4", "all"]["spearman"] < -0.99
 
     def test_what_has_not_accrued_is_not_reported(self, steps: list[Step], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from search.ranking import StepScores, overall_spearman, ranking, regret, seed_spread
+from search.ranking import StepScores, overall_spearman, ranking, regret, seed_noise, seed_spread
 
 
 def step(full: list[list[float]], cheap: list[list[float]], cost: list[float] | None = None) -> StepScores:
@@ -74,3 +74,11 @@ def test_luck_is_told_by_the_interval() -> None:
     rng = np.random.default_rng(3)
     found = ranking(step(rng.normal(size=(9, 2)).tolist(), rng.normal(size=(9, 1)).tolist()))
     assert found.kendall.low < 0 < found.kendall.high
+
+
+def test_seed_noise_is_what_is_left_of_the_spread_once_what_all_share_is_taken_off() -> None:
+    shared = step(RISING, [[1.0, 6.0], [2.0, 7.0], [4.0, 9.0]])  # the second seed is 5 points better for all
+    assert seed_noise(shared) == pytest.approx(0)
+    own = step(RISING, [[1.0, 3.0], [2.0, 2.0], [4.0, 2.0]])
+    assert seed_noise(own) == pytest.approx(math.sqrt((2 + 0 + 2) / 2))
+    assert math.isnan(seed_noise(step(RISING, RISING)))

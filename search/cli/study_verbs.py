@@ -91,7 +91,7 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
     rows, races = report_rows(study, table), raced_rows(study, table)
     numbers = [step.number for step in study.steps]
     chooses = choose_on or tuple(numbers[: -(-len(numbers) // 2)])
-    chosen = default_setting(rows, races, chooses)
+    chosen = default_setting([row for row in rows if row["setting"] != study.full.name], races, chooses)
     told: dict[str, Any] = {"chosen": chosen, "chosen_on": list(chooses), "judged_on": [n for n in numbers if n not in chooses]}
     told |= {"trainings": len(table.rows), "full_iterations": study.full.iterations, "rows": rows, "races": races, **provenance()}
     if races:
