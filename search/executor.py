@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from latency.lock import device_lock
-from latency.measure import measure
+from latency.measure import measure_steady
 from latency.measurement import Conditions, Environment, Measurement
 from latency.store import Store
 from latency.worker import Worker
@@ -14,6 +14,9 @@ from search.config import SearchConfig
 from search.observer import Observer
 from search.pool import Ended, Pool, train_here
 from search.proxy import Proxy, TrainJob
+
+ATTEMPTS = 2
+"""How often an unstable latency is taken anew: the largest of a step's is its target, so that a single outlier misleads all of it."""
 
 
 def subject(architecture: Architecture, num_classes: int) -> str:
@@ -78,7 +81,7 @@ class LocalExecutor:
             self._pool.close()
 
     def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
-        """Latency of the deployed network with the data set's classes. Raises `MeasurementFailed`."""
+        """Latency of the deployed network with the data set's classes, taken anew while it is unstable. Raises `MeasurementFailed`."""
         from latency.protocols import MeasurementFailed
         from lpsnet.network import LPSNet
 
@@ -88,8 +91,9 @@ class LocalExecutor:
             network = LPSNet(architecture, classes, deployed=True)
         except (MemoryError, RuntimeError) as error:
             raise MeasurementFailed(f"the network cannot be built: {error}") from error
-        return measure(
+        return measure_steady(
             network,
+            attempts=ATTEMPTS,
             size=self._config.size,
             backend=at.backend,
             device=at.device,

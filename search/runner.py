@@ -154,11 +154,12 @@ def _no_limit() -> None:
 
 @dataclass
 class _Cost:
-    """What the latencies of a step took: how many were asked for, how many of these measured, and the seconds."""
+    """What the latencies of a step took: how many were asked for, how many of these measured, the seconds, and which are unstable."""
 
     asked: int = 0
     measured: int = 0
     seconds: float = 0.0
+    unstable: set[Architecture] = field(default_factory=set)
 
 
 class _Answerer:
@@ -187,6 +188,8 @@ class _Answerer:
             except NotYet:
                 raise NotYet(Pending(request=request, latencies=answers)) from None
             answers[architecture] = Failure(found) if isinstance(found, str) else found.latency_ms
+            if isinstance(found, Measurement) and not found.verdict().stable:
+                self._cost.unstable.add(architecture)
             self._observer.work("latencies", number + 1, total, f"step {request.step}: {architecture}")
         return answers
 
@@ -216,6 +219,9 @@ class _Answerer:
             known = cost.asked - cost.measured
             told = f"step {step.number}: {cost.measured} latencies measured in {cost.seconds:.0f} s, {known} known already"
             self._observer.note(told + (f", {spared} spared by the predictor" if spared else ""))
+            if cost.unstable:
+                found = f"step {step.number}: {len(cost.unstable)} latencies are unstable, so its target and slopes may be off"
+                self._observer.note(f"{found}; stop what else uses the device, then begin anew or resume --remeasure")
         self._chain.add(step.chosen.architecture)
         self._member = step.chosen
         if self._executor is None:

@@ -21,7 +21,8 @@ from latency import backends, measure
 from latency.backends import BACKENDS, ENTRY_POINTS, backend_names, usable_backend
 from latency.environment import available_cores, environment
 from latency.export import OPSET
-from latency.measurement import DEVICES, Conditions, TimingPlan
+from latency.measure import measure_steady
+from latency.measurement import DEVICES, Conditions, Measurement, TimingPlan, Verdict
 from latency.protocols import Backend, BackendError, MeasurementFailed
 from latency.store import Store
 from lpsnet.network import LPSNet
@@ -251,6 +252,20 @@ class TestMeasure:
         measure(Small(), subject="small", boundary="labels", **how)
         assert len(watched.loads) == 3
         assert len(store.all()) == 3
+
+    def test_what_is_unstable_is_taken_anew_and_the_calmest_attempt_counts(
+        self, watch: Callable[..., Watched], store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        watched = watch("torch")
+        how: dict[str, Any] = {"size": (32, 48), "backend": "torch", "plan": TimingPlan(min_s=1e-3), "store": store, "subject": "small"}
+        monkeypatch.setattr(Measurement, "verdict", lambda self: Verdict(stable=self.subject == "small attempt 2", reasons=()))
+        found = measure_steady(Small(), **how)
+        assert len(watched.loads) == 2 and found.subject == "small"
+        assert found.samples_ms == store.all()[1].samples_ms
+        monkeypatch.setattr(Measurement, "verdict", lambda self: Verdict(stable=False, reasons=()))
+        calmest = measure_steady(Small(), **how, attempts=2)
+        assert [one.subject for one in store.all()] == ["small", "small attempt 2", "small attempt 3"]
+        assert calmest.spread == min(one.spread for one in store.all())
 
     def test_what_torch_took_before_it_chose_a_layout_is_no_answer(self, watch: Callable[..., Watched], store: Store) -> None:
         watched = watch("torch")

@@ -13,6 +13,7 @@ import torch
 
 from latency import Measurement, MeasurementFailed, Store, TimingPlan
 from latency.compare import in_turns
+from latency.measurement import Verdict
 from latency.worker import WorkerLost
 from lpsnet import Architecture, load
 from lpsnet.metrics import Scores
@@ -300,14 +301,28 @@ def test_a_latency_that_hangs_ends_as_a_failed_candidate_and_is_not_held_against
         assert len(advance(run, CountingExecutor(config), Observer(), lambda so_far: None).steps) == 1  # type: ignore[arg-type]
 
 
+class Noting(Observer):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_latencies_that_stay_unstable_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Measurement, "verdict", lambda self: Verdict(stable="C8" not in self.subject, reasons=()))
+    config, noting = tiny_config(1), Noting()
+    with start(tmp_path / "run", config) as run:
+        (_, step) = advance(run, CountingExecutor(config), noting, lambda progress: None).steps  # type: ignore[arg-type]
+    wide = {t.candidate.architecture for t in step.trials if "C8" in str(t.candidate.architecture)}
+    (told,) = [note for note in noting.notes if "unstable" in note]
+    count = re.match(r"step 1: (\d+) latencies are unstable", told)
+    assert wide and count and int(count[1]) >= len(wide)
+
+
 def test_what_the_latencies_of_a_step_took_is_told(tmp_path: Path) -> None:
-    class Noting(Observer):
-        def __init__(self) -> None:
-            self.notes: list[str] = []
-
-        def note(self, text: str) -> None:
-            self.notes.append(text)
-
     config, noting = tiny_config(2), Noting()
     executor = CountingExecutor(config)
     with start(tmp_path / "run", config) as run:
