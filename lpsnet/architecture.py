@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from lpsnet.tables import added
+
 STAGES = 5
 EIGHTHS = 8
 """Scales are whole eighths of the input size, so that equality of architectures is exact."""
@@ -21,6 +23,9 @@ LARGEST = 999_999
 
 BLOCK_NAMES = ("conv3x3", "sepconv3x3", "residual", "bottleneck", "inverted-residual", "ghost", "shufflenet")
 """The blocks of the paper's Table 2."""
+
+BLOCK_GROUP = "lps_search.blocks"
+"""Group of entry points by which other packages add blocks, see `lpsnet.blocks.BLOCKS`."""
 
 INTERACTION_NAMES = ("none", "direct-a", "direct-b", "attention-a", "attention-b", "bilateral-a", "bilateral-b")
 """The interactions of the paper's Table 3, and none, its baseline."""
@@ -38,6 +43,11 @@ class ArchitectureError(ValueError):
     """A text or a tuple of numbers that describes no network."""
 
 
+def block_names() -> tuple[str, ...]:
+    """Every block there is, those of other packages last."""
+    return (*BLOCK_NAMES, *(name for name in added(BLOCK_GROUP) if name not in (*BLOCK_NAMES, *INTERACTION_NAMES)))
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """A network's (B, C, R) and its block and interaction (paper section 3.3).
@@ -47,7 +57,7 @@ class Architecture:
         widths: C, output channels of each of the five stages, each at least 1; the same for every path.
         scales: R in eighths of the input size, one a path. Zeros (absent paths) are dropped and the rest sorted
             from large to small, so any order may be given.
-        block: one of `BLOCK_NAMES`.
+        block: one of `block_names()`.
         interaction: one of `INTERACTION_NAMES`.
 
     Raises:
@@ -72,7 +82,8 @@ class Architecture:
         present = tuple(sorted((scale for scale in scales if scale), reverse=True))
         if not present:
             raise ArchitectureError(f"R needs at least one scale above 0 (in eighths), got {list(scales)}")
-        _known("block", self.block, BLOCK_NAMES)
+        if self.block not in BLOCK_NAMES:  # those of other packages are looked for only where they may be meant
+            _known("block", self.block, block_names())
         _known("interaction", self.interaction, INTERACTION_NAMES)
         object.__setattr__(self, "depths", depths)
         object.__setattr__(self, "widths", widths)
@@ -157,13 +168,13 @@ def _parse(cls: type[Architecture], text: str) -> Architecture:
             raise refuse(position, f"'-' and a number for each of the {STAGES} stages of {letter}")
         numbers.append(tuple(values))
     extras = {"block": DEFAULT_BLOCK, "interaction": DEFAULT_INTERACTION}
-    for kind, names in (("block", BLOCK_NAMES), ("interaction", INTERACTION_NAMES)):
+    for kind, names in (("block", block_names()), ("interaction", INTERACTION_NAMES)) if position < len(text) else ():
         token = re.compile(r"_([a-z0-9-]+)").match(text, position)
         if token is not None and token[1] in names:
             extras[kind] = token[1]
             position = token.end()
     if position != len(text):
-        raise refuse(position, f"the end, or '_' and a block ({', '.join(BLOCK_NAMES)}) or interaction ({', '.join(INTERACTION_NAMES)})")
+        raise refuse(position, f"the end, or '_' and a block ({', '.join(block_names())}) or interaction ({', '.join(INTERACTION_NAMES)})")
     try:
         return cls(numbers[0], numbers[1], numbers[2], **extras)
     except ArchitectureError as error:

@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lpsnet.architecture import BLOCK_NAMES
+from lpsnet.architecture import BLOCK_GROUP, BLOCK_NAMES
 from lpsnet.cost import Cost, conv_cost, strided
 from lpsnet.reparam import ConvNorm, Foldable, RepConv, fold_batch_norm, plain_conv
+from lpsnet.tables import Table
 
 
 class SepConv(nn.Module):
@@ -243,6 +244,7 @@ class Block(Protocol):
         ...
 
 
+@runtime_checkable
 class BlockKind(Protocol):
     """How a block is made, and what it would cost."""
 
@@ -255,7 +257,7 @@ class BlockKind(Protocol):
         ...
 
 
-BLOCKS: MappingProxyType[str, BlockKind] = MappingProxyType(
+_OWN: MappingProxyType[str, BlockKind] = MappingProxyType(
     {
         "conv3x3": RepConv,
         "sepconv3x3": SepConv,
@@ -266,9 +268,11 @@ BLOCKS: MappingProxyType[str, BlockKind] = MappingProxyType(
         "shufflenet": ShuffleUnit,
     }
 )
-"""Block by the name used in an architecture's text."""
 
-assert tuple(BLOCKS) == BLOCK_NAMES
+assert tuple(_OWN) == BLOCK_NAMES
+
+BLOCKS: Table[BlockKind] = Table(BLOCK_GROUP, _OWN, BlockKind)
+"""Block by the name used in an architecture's text; one of another package is a class such as `Residual`, with `deployed`, too."""
 
 PLAIN: MappingProxyType[str, Callable[[int, int, int], nn.Module]] = MappingProxyType(
     {
@@ -283,6 +287,11 @@ PLAIN: MappingProxyType[str, Callable[[int, int, int], nn.Module]] = MappingProx
         "shufflenet": partial(ShuffleUnit, deployed=True),
     }
 )
-"""The deployed form of each block, built without a training form in front of it (for loading deployed weights)."""
+"""The deployed form of each block of this package."""
 
 assert tuple(PLAIN) == BLOCK_NAMES
+
+
+def plain_block(name: str) -> Callable[[int, int, int], nn.Module]:
+    """The deployed form of a block, built without a training form in front of it (for loading deployed weights)."""
+    return PLAIN[name] if name in PLAIN else partial(cast(Callable[..., nn.Module], BLOCKS[name]), deployed=True)

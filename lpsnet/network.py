@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lpsnet.architecture import EIGHTHS, Architecture
-from lpsnet.blocks import BLOCKS, PLAIN, Block
+from lpsnet.blocks import BLOCKS, Block, plain_block
 from lpsnet.errors import UserError
 from lpsnet.interactions import INTERACTIONS, Interaction, resize
 from lpsnet.reparam import RepConv
@@ -66,7 +66,7 @@ class Path(nn.Module):
 
     def __init__(self, architecture: Architecture, *, branches: bool, deployed: bool) -> None:
         super().__init__()
-        make, plain = BLOCKS[architecture.block], PLAIN[architecture.block]
+        make, plain = BLOCKS[architecture.block], plain_block(architecture.block)
         stages = []
         channels = pairwise((IMAGE_CHANNELS, *architecture.widths))
         for (before, after), depth, stride in zip(channels, architecture.depths, STRIDES, strict=True):

@@ -14,7 +14,7 @@ import typer
 
 from lpsnet.architecture import Architecture
 from search.cli import app, run
-from tests.readme import PREDICTING, README, ROOT, SEARCHING, SECTIONS, furnish, inside, run_section, small
+from tests.documents import PREDICTING, README, ROOT, SEARCHING, SECTIONS, furnish, inside, run_commands, small
 from tests.tiny import TINY_OPTIONS
 
 
@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("section", SEARCHING)
 def test_the_commands_of_a_section_run_after_those_before_it(section: str, place: Path) -> None:
-    run_section(section, place)
+    run_commands(SECTIONS[section], place)
 
 
 def test_every_verb_is_shown() -> None:

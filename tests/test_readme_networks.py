@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import SEARCHING, SECTIONS, furnish, run_section
+from tests.documents import SEARCHING, SECTIONS, furnish, run_commands
 
 
 @pytest.fixture(scope="module")
@@ -18,4 +18,4 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("section", [section for section in SECTIONS if section not in SEARCHING])
 def test_the_commands_of_a_section_run_after_those_before_it(section: str, place: Path) -> None:
-    run_section(section, place)
+    run_commands(SECTIONS[section], place)

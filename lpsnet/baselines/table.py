@@ -1,10 +1,11 @@
-"""The comparison networks of the papers, one read-only table: a new network is a file beside this one and a row in it."""
+"""The comparison networks of the papers, one read-only table.
+
+A new network is a file beside this one and a row here, or in another package a row that an entry point names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Protocol
 
 from lpsnet.baselines.afformer import afformer
@@ -17,6 +18,7 @@ from lpsnet.baselines.rtseg import dilation, skipnet, unet
 from lpsnet.baselines.seam import Baseline
 from lpsnet.baselines.unet import study_unet
 from lpsnet.errors import UserError
+from lpsnet.tables import Table
 
 
 class Make(Protocol):
@@ -109,10 +111,10 @@ _ROWS = (
     Row("afformer-base", AFFORMER, partial(afformer, "base"), 8, 2_904_239, 33.656),
 )
 
-BASELINES: MappingProxyType[str, Row] = MappingProxyType({row.name: row for row in _ROWS})
+BASELINES: Table[Row] = Table("lps_search.networks", {row.name: row for row in _ROWS}, Row)
 """Comparison network by name."""
 
-assert len(BASELINES) == len(_ROWS)
+assert len({row.name for row in _ROWS}) == len(_ROWS)
 
 
 def baseline(name: str, num_classes: int) -> Baseline:

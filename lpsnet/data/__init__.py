@@ -1,6 +1,6 @@
 """Data sets by name: `NAME` or `NAME:PATH`, each a train and a val split of frames with labels.
 
-One file a data set beside this one; `DATASETS` is the table of them. Augmentation is in `augment.py`.
+One file a data set beside this one; `DATASETS` is the table of them, to which other packages add. Augmentation is in `augment.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lpsnet.errors import UserError
+from lpsnet.tables import Table
 
 if TYPE_CHECKING:
     from lpsnet.data.frames import Frames, Source
@@ -95,7 +95,8 @@ def _folder_of(path: str | None) -> Path:
 
 _CITYSCAPES_TERMS = "Cityscapes terms: non-commercial research and teaching"
 
-DATASETS: MappingProxyType[str, DataSet] = MappingProxyType(
+DATASETS: Table[DataSet] = Table(
+    "lps_search.data_sets",
     {
         "synthetic": DataSet(_synthetic, needs_path=False, native_size=(128, 256), licence="made by this project, Apache-2.0"),
         "camvid": DataSet(_camvid, needs_path=True, native_size=(360, 480), licence="CamVid: research and teaching"),
@@ -105,7 +106,8 @@ DATASETS: MappingProxyType[str, DataSet] = MappingProxyType(
         ),
         "bdd100k": DataSet(_bdd100k, needs_path=True, native_size=(720, 1280), licence="BDD100K terms: research, no redistribution"),
         "folder": DataSet(_folder, needs_path=True, native_size=None, licence="the user's own data"),
-    }
+    },
+    DataSet,
 )
 """Data set by name; `native_size` (height, width) is the default input size, None where the folder tells it."""
 

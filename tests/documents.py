@@ -1,4 +1,4 @@
-"""The README's commands: by section, with small settings, in a folder that holds what they ask for."""
+"""What the README and the pages of `docs/` hold to be run: commands by section, with small settings and what they ask for, and files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,22 @@ from tests.tiny import TINY_OPTIONS, few_frames, write_camvid
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 COMMAND = re.compile(r"^(?:\.venv/bin/)?lps-search ([^#\n]+)", re.MULTILINE)
-SECTIONS = {part.partition("\n")[0]: found for part in README.split("\n## ")[1:] if (found := COMMAND.findall(part))}
-"""Commands by section, in the order written."""
+FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def sections_of(page: Path) -> dict[str, list[str]]:
+    """Commands of a page by section, in the order written."""
+    return {part.partition("\n")[0]: found for part in page.read_text().split("\n## ")[1:] if (found := COMMAND.findall(part))}
+
+
+def files_of(page: Path) -> dict[str, str]:
+    """The files that a page holds in code blocks, by name."""
+    found = FILE.findall(page.read_text())
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+SECTIONS = sections_of(ROOT / "README.md")
 
 SEARCHING = ("Two commands", "A search of your own", "Picking from the family", "How far to trust the choice", "The report", "Results")
 """Sections that need a run."""
@@ -53,12 +67,13 @@ SMALLER = {
 SHORTER = {"--steps 4": "--steps 1", "100,200": "1", "--steps 6": "--steps 2", "--train 500": "--train 2"}
 
 
-def small(command: str) -> list[str]:
-    """The arguments of a command with small settings in the place of those it has."""
+def small(command: str, keep: tuple[str, ...] = ()) -> list[str]:
+    """The arguments of a command with small settings in the place of those it has, but for options to keep as they are."""
     for written, shorter in SHORTER.items():
         command = command.replace(written, shorter)
     verb, *rest = shlex.split(command)
-    smaller = SMALLER.get(verb, "").split()
+    kept = tuple(option for option in keep if option in rest)
+    smaller = _without(SMALLER.get(verb, "").split(), kept)
     return [verb, *_without(rest, tuple(option for option in smaller if option.startswith("--"))), *smaller]
 
 
@@ -96,9 +111,9 @@ def inside(place: Path) -> Iterator[None]:
         yield
 
 
-def run_section(section: str, place: Path) -> None:
-    """Run the commands of a section but for those of `PREDICTING`."""
+def run_commands(commands: list[str], place: Path, keep: tuple[str, ...] = ()) -> None:
+    """Run commands in a folder but for those of `PREDICTING`; see `small`."""
     with inside(place):
-        for command in SECTIONS[section]:
+        for command in commands:
             if command.split()[0] not in PREDICTING:
-                assert run(small(command)) == 0, command
+                assert run(small(command, keep)) == 0, command
