@@ -22,6 +22,7 @@ from tests.tiny import TINY_OPTIONS
 NOTEBOOK = json.loads((ROOT / "docs" / "lps-search.ipynb").read_text())
 INSTALL = "!pip install -q ./lps-search"
 SMALLER = {"STEPS = 2": "STEPS = 1", "ITERATIONS = 80": "ITERATIONS = 2", '"128x256"': '"32x64"', "SECONDS = 0.2": "SECONDS = 0"}
+BOUNDS = ["--backend=torch", "--batch", *TINY_OPTIONS.partition("--batch ")[2].split()]
 
 
 def cells() -> list[str]:
@@ -37,11 +38,10 @@ def cells() -> list[str]:
 
 
 def command(text: str) -> None:
-    """Run a command of a cell; what `expand` tries is small, too."""
+    """Run a command of a cell; what `expand` tries is small, and quickly loaded, too."""
     program, verb, *rest = shlex.split(text)
     assert program == "lps-search"
-    bounds = shlex.split(TINY_OPTIONS.partition("--batch")[2]) if verb == "expand" else []
-    assert run([verb, *rest, *(["--batch", *bounds] if bounds else [])]) == 0, text
+    assert run([verb, *rest, *(BOUNDS if verb == "expand" else [])]) == 0, text
 
 
 def execute(place: Path, sources: list[str]) -> None:
