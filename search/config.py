@@ -53,6 +53,10 @@ class RacePlan:
         return self.inherit or bool(self.rungs) or self.seeds > 1
 
 
+_FIRST_RACE = {"sure": 0.9, "seed_noise_percent": 2.0}
+"""What was assumed in runs from before there were races, which store none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """A search.
@@ -172,8 +176,7 @@ class SearchConfig:
                 "proxy": TrainRecipe(**values["proxy"]),
                 "bounds": Bounds(**values["bounds"]),
             }
-            if "race" in values:  # runs from before there were any have none
-                parts["race"] = RacePlan(**values["race"])
+            parts["race"] = RacePlan(**values.get("race", _FIRST_RACE))
             return cls(**{**values, **parts})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the stored configuration does not fit this version: {error}") from error

@@ -197,7 +197,7 @@ def default_setting(rows: Sequence[dict[str, Any]], races: Sequence[dict[str, An
         ranks.setdefault(row["setting"], []).append(row["kendall_low"])
         costs[row["setting"]] = costs.get(row["setting"], 0.0) + row["iterations"]
     failed = {row["setting"] for row in chosen if not (row["regret"] == 0 or row["regret_sd"] <= 1)}
-    failed |= {name for name, lows in ranks.items() if np.mean(lows) <= 0}
+    failed |= {name for name, lows in ranks.items() if not np.mean(lows) > 0}
     return min(costs.keys() - failed, key=lambda name: costs[name], default=None)
 
 

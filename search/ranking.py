@@ -161,5 +161,6 @@ def _bootstrap(step: StepScores, figure: Callable[[StepScores], float], seed: in
 
 
 def _interval(value: float, drawn: Sequence[float]) -> Interval:
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    told = np.array(drawn)[~np.isnan(drawn)]  # scores that are all alike have no ranks
+    low, high = np.percentile(told, [2.5, 97.5]) if told.size else (np.nan, np.nan)
     return Interval(value, float(low), float(high))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 from dataclasses import dataclass
@@ -47,9 +48,11 @@ def family(folder: Path) -> str:
 
 
 def finished_trainings(folder: Path) -> list[str]:
-    """The architecture of every training that came to an end, in order, read from the journal itself."""
-    records = (json.loads(line).get("user_attr", {}).get("record") for line in (folder / "study.journal").read_text().splitlines())
-    return [record["weights"] for record in records if record]
+    """The key of every training that came to an end, in order, read from the journal itself; of its parent, the step."""
+    lines = [json.loads(line) for line in (folder / "study.journal").read_text().splitlines()]
+    keys = {line["trial_id"]: line["user_attr"]["key"] for line in lines if "key" in line.get("user_attr", {})}
+    told = {trial: re.sub(r"(parent=step-\d+)/\d+", r"\1", key) for trial, key in keys.items()}
+    return [told[line["trial_id"]] for line in lines if line.get("user_attr", {}).get("record")]
 
 
 @pytest.fixture(scope="module")

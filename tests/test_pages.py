@@ -21,6 +21,7 @@ from plotly import graph_objects
 from plotly.offline import get_plotlyjs
 
 from lpsnet.errors import UserError
+from search.config import RacePlan
 from search.observer import Observer
 from search.pages.build import ReportPlan, build_report, table_csv, write_run_report
 from search.pages.content import SLOPE, Column, Plot, Report, Table, listed, number, shown
@@ -89,7 +90,7 @@ class TestContent:
         wanted = [None if t.gain is None else t.outcome - s.parent.miou_percent for s in steps for t in s.trials]  # type: ignore[union-attr,operator]
         for told, gain, error in zip(column(found, "gain"), wanted, column(found, "± gain"), strict=True):
             assert (told is None) == (gain is None) == (error is None)
-            assert gain is None or (told == pytest.approx(gain) and error == 2.0)
+            assert gain is None or (told == pytest.approx(gain) and error == RacePlan().seed_noise_percent)
         assert [found.groups[index] for index in sorted(found.marked)] == ["step 0", "step 1", "step 2", "step 3"]
 
     def test_iou_of_a_class_is_that_of_its_training(self, odd: RunFacts) -> None:

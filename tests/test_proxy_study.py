@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,7 +153,7 @@ class TestTheReport:
             return {"setting": setting, "step": step, "regret": sd, "regret_sd": sd, "kendall_low": tau, "iterations": iterations}
 
         rows = [row("a", "1", 0.5, 10), row("a", "2", 5.0, 10), row("b", "1", 1.0, 4), row("c", "1", 1.1, 1), row("b", "all", 9.0, 4)]
-        rows.append(row("lucky", "1", 0.0, 1, tau=-0.1))
+        rows += [row("lucky", "1", 0.0, 1, tau=-0.1), row("alike", "1", 0.0, 1, tau=math.nan)]
         assert default_setting(rows, [], (1,)) == "b"
         assert default_setting(rows, [], (1, 2)) == "b"  # judged where it has been trained
         assert default_setting(rows, [], (2,)) is None

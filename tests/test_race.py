@@ -54,7 +54,7 @@ class TestWhoIsTrained:
         raced, asked = run(RacePlan(), SEVEN)
         assert [(r.rung, r.seed, r.candidates) for r in asked] == [(0, 0, CANDIDATES)]
         assert raced.finalists == set(NETWORKS)
-        assert raced.gains[NETWORKS[1]] == Gain(9.0, 2.0, 400, 1)
+        assert raced.gains[NETWORKS[1]] == Gain(9.0, RacePlan().seed_noise_percent, 400, 1)
 
     def test_all_reach_a_rung_before_any_is_dropped_and_what_is_surely_worse_goes_no_further(self) -> None:
         raced, asked = run(RacePlan(rungs=(100, 200), seed_noise_percent=1.0), SEVEN)

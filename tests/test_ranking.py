@@ -82,3 +82,8 @@ def test_seed_noise_is_what_is_left_of_the_spread_once_what_all_share_is_taken_o
     own = step(RISING, [[1.0, 3.0], [2.0, 2.0], [4.0, 2.0]])
     assert seed_noise(own) == pytest.approx(math.sqrt((2 + 0 + 2) / 2))
     assert math.isnan(seed_noise(step(RISING, RISING)))
+
+
+def test_scores_that_are_all_alike_have_no_rank_and_no_interval() -> None:
+    found = ranking(step([[1.0]] * 4, [[2.0]] * 4))
+    assert math.isnan(found.kendall.value) and math.isnan(found.kendall.low) and found.regret.value == 0
