@@ -147,9 +147,7 @@ def fit(
     """
     lane = lane or Alone(next(network.parameters()).device)
     loop, end = _Loop(network, training, recipe, seed, lane, teacher), until or recipe.iterations
-    if keeper and (state := keeper.load()):
-        loop.restore(state)
-        on_note(f"going on after {loop.iteration} of {recipe.iterations} iterations")
+    loop.go_on(keeper, on_note)
     guard = _Guard(loop, restarts)
     while loop.iteration < end:
         if not math.isfinite(value := loop.update()):
@@ -255,6 +253,12 @@ class _Loop:
         if pausing:
             self.close()
             raise Paused(self.iteration)
+
+    def go_on(self, keeper: Keeper | None, on_note: Callable[[str], None]) -> None:
+        """Become what was kept, where something was."""
+        if keeper and (state := keeper.load()):
+            self.restore(state)
+            on_note(f"going on after {self.iteration} of {self.recipe.iterations} iterations")
 
     def start_clock(self) -> None:
         """Measure speed and waiting from here on."""

@@ -149,7 +149,7 @@ def _raced(study: ProxyStudy, table: TrainingTable, end: Setting, step: Step, na
     lost = [float(slopes.max() - slopes[names.index(chosen)]) * float(scores.cost_ms.mean()) for chosen, _ in found]
     regret, spent = float(np.mean(lost)), float(np.mean([spent for _, spent in found]))
     shares = {"iterations": spent, "share_of_full": spent / (study.full.iterations * len(names))}
-    same = {"setting": name, "step": step.number, "plays": len(found), "kendall_low": ranking(scores).kendall.low}
+    same = {"setting": name, "trainings": end.name, "step": step.number, "plays": len(found)}
     return {**same, "regret": regret, "regret_sd": regret / spread, **shares}
 
 
@@ -190,15 +190,17 @@ def default_setting(rows: Sequence[dict[str, Any]], races: Sequence[dict[str, An
     lies, on average over them, above 0: a good choice by trainings that do not rank is luck.
     """
     steps = {str(number) for number in choose_on}
-    chosen = [row for row in (*rows, *races) if str(row["step"]) in steps]
-    ranks: dict[str, list[float]] = {}
-    costs: dict[str, float] = {}
-    for row in chosen:
-        ranks.setdefault(row["setting"], []).append(row["kendall_low"])
-        costs[row["setting"]] = costs.get(row["setting"], 0.0) + row["iterations"]
-    failed = {row["setting"] for row in chosen if not (row["regret"] == 0 or row["regret_sd"] <= 1)}
-    failed |= {name for name, lows in ranks.items() if not np.mean(lows) > 0}
-    return min(costs.keys() - failed, key=lambda name: costs[name], default=None)
+    lows = {(row["setting"], row["step"]): row["kendall_low"] for row in rows}
+    chosen: dict[str, list[dict[str, Any]]] = {}
+    for row in (*rows, *races):
+        if str(row["step"]) in steps:
+            chosen.setdefault(row["setting"], []).append(row)
+    costs = {}
+    for name, found in chosen.items():
+        ranks = np.mean([lows[row.get("trainings", name), str(row["step"])] for row in found]) > 0
+        if ranks and all(row["regret"] == 0 or row["regret_sd"] <= 1 for row in found):
+            costs[name] = np.mean([row["iterations"] for row in found])
+    return min(costs, key=lambda name: costs[name], default=None)
 
 
 def study_of(steps: Sequence[Step], wanted: Sequence[int], full: int, full_seeds: int, settings: Sequence[str], seeds: int) -> ProxyStudy:

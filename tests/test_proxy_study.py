@@ -157,7 +157,8 @@ class TestTheReport:
         assert default_setting(rows, [], (1,)) == "b"
         assert default_setting(rows, [], (1, 2)) == "b"  # judged where it has been trained
         assert default_setting(rows, [], (2,)) is None
-        races = [{**row("race-a", "", 0.0, 3), "step": 1}]
+        raced = {"a": 3, "lucky": 1}
+        races = [{**row(f"race-{of}", "", 0.0, iterations), "trainings": of, "step": 1} for of, iterations in raced.items()]
         assert default_setting(rows, races, (1,)) == "race-a"
 
     def test_a_race_is_played_with_the_scores_that_are_there(self, steps: list[Step], tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from optuna.trial import TrialState
 
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe, proxy_recipe
-from search.study import METRIC, ORPHANED, OpenTrial, StudyError, TrainingKey, TrainingRecord, TrainingStudy, open_storage
+from search.study import METRIC, ORPHANED, OpenTrial, StudyError, TrainingKey, TrainingRecord, TrainingStudy
 
-DATA = Path(__file__).parent / "data"
 KEY = TrainingKey(architecture="B1-1-1-1-1_C4-8-16-32-32_R4", recipe=proxy_recipe(10), parent_trial="step-00/0", seed=0)
 RECORD = TrainingRecord(
     miou_percent=100 / 3,
@@ -291,21 +289,6 @@ class TestColumns:
         assert failed["failure"] == FAILED.failure and "miou_percent" not in failed
         assert again._studies[1].metric_names == [METRIC]
 
-    def test_an_older_study_gets_its_name_from_the_next_driver(self, journal: Path) -> None:
-        shutil.copyfile(DATA / "study_v1.journal", journal)
-        names = {study.study_name.rpartition("/")[0] for study in _studies(journal)}
-        for name in names:
-            TrainingStudy(name, str(journal), heal=False)
-        assert [study.metric_names for study in _studies(journal)] == [None] * len(_studies(journal))
-        for name in names:
-            TrainingStudy(name, str(journal), heal=True)
-        assert [study.metric_names for study in _studies(journal)] == [[METRIC]] * len(_studies(journal))
-
-
-def _studies(journal: Path) -> list[optuna.Study]:
-    storage = open_storage(str(journal), heal=False)
-    return [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
-
 
 class TestDamage:
     @pytest.mark.parametrize(
@@ -368,48 +351,3 @@ def test_two_runs_in_one_database_do_not_see_each_other(tmp_path: Path) -> None:
     assert TrainingStudy("camvid-a", url, heal=True).find(KEY) == mine
     assert TrainingStudy("camvid", url, heal=True).find(KEY) == theirs
     assert [len(TrainingStudy(name, url, heal=False).trials(1)) for name in ("camvid-a", "camvid")] == [2, 1]
-
-
-class TestFirstVersion:
-    """`study_v1.journal` was written by the first version and is never changed: whoever has such a run can go on with it."""
-
-    START, DEEP, WIDE, BIG = (
-        "B1-1-1-1-1_C4-8-16-32-32_R4",
-        "B1-1-1-2-2_C4-8-16-32-32_R4",
-        "B1-1-1-1-1_C8-16-32-64-64_R4",
-        "B1-1-1-1-1_C4-8-16-32-32_R5",
-    )
-
-    @pytest.fixture
-    def first_version(self, journal: Path) -> Path:
-        shutil.copyfile(DATA / "study_v1.journal", journal)
-        return journal
-
-    def key(self, architecture: str, parent: str = "step-00/0") -> TrainingKey:
-        recipe = TrainRecipe(iterations=10, warmup_iterations=1, scale_min=0.75, scale_max=1.5, jitter=0.0)
-        return TrainingKey(architecture=architecture, recipe=recipe, parent_trial=parent, seed=3)
-
-    @pytest.mark.parametrize("heal", [True, False], ids=["driver", "reader"])
-    def test_its_trainings_are_found(self, first_version: Path, heal: bool) -> None:
-        study = TrainingStudy("camvid-run", str(first_version), heal=heal)
-        assert study.find(self.key(self.START, "")) == TrainingRecord(
-            trial="step-00/0",
-            miou_percent=21.5,
-            class_iou_percent=(40.25, None, 2.75),
-            curve=((5, 2.5), (10, 1.125)),
-            seconds=12.5,
-            weights=f"checkpoints/{self.START}.safetensors",
-            weights_sha256="ab" * 32,
-        )
-        assert study.find(self.key(self.DEEP)) == TrainingRecord(trial="step-01/0", failure="the loss is nan at iteration 7")
-        assert study.find(self.key(self.WIDE)) is None
-        assert study.find(self.key(self.BIG)) is None
-        states = [trial.state for trial in study.trials(1)]
-        assert states == [TrialState.FAIL, TrialState.FAIL, TrialState.FAIL if heal else TrialState.RUNNING]
-        assert [trial.user_attrs.get("orphaned") for trial in study.trials(1)] == [None, ORPHANED, ORPHANED if heal else None]
-
-    def test_it_can_be_gone_on_with(self, first_version: Path) -> None:
-        study = TrainingStudy("camvid-run", str(first_version), heal=True)
-        stored = train(study, self.key(self.WIDE))
-        assert stored.trial == "step-01/3"
-        assert TrainingStudy("camvid-run", str(first_version), heal=True).find(self.key(self.WIDE)) == stored

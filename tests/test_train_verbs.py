@@ -23,23 +23,18 @@ from lpsnet.evaluation import evaluate
 from search.cli import run
 from search.training_folder import held, read_curve
 from tests.test_datasets import cityscapes
-from tests.tiny import write_camvid
+from tests.tiny import TINY_TRAINING, trained_folder
 
 N0 = str(Architecture.parse("N0"))
 SIZE = ["--set=input_height=64", "--set=input_width=96", "--set=crop_height=32", "--set=crop_width=64"]
-QUICK = ["--set=iterations=3", "--set=batch_size=2", *SIZE, "--threads", "1", "--device", "cpu"]
+QUICK = [*TINY_TRAINING, *SIZE]
 MakeCamVid = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A training's folder, and the CamVid folder it was trained on, for reading."""
-    base = tmp_path_factory.mktemp("trained")
-    root, out = write_camvid(base / "camvid"), base / "training"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LPS_SEARCH_LOCKS", str(base / "locks"))
-        assert run(["train", "N0", "--data", f"camvid:{root}", *QUICK, "--out", str(out)]) == 0
-    return out, root
+    return trained_folder(tmp_path_factory.mktemp("trained"), "N0", *QUICK)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:

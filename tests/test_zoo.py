@@ -25,7 +25,7 @@ from lpsnet.network import LPSNet
 from lpsnet.zoo import Network, SegmentationNetwork, build, canonical, complexity_of, lps_net, names, paper_of, score_scale
 from search.cli import run
 from tests.backends import normalised
-from tests.tiny import write_camvid
+from tests.tiny import TINY_TRAINING, trained_folder
 
 SMALL = "shufflenetv2-basic"
 SKIP = "skipnet-shufflenet"
@@ -34,7 +34,7 @@ SKIP = "skipnet-shufflenet"
 CLASSES = ("a", "b", "c")
 QUICK = ["--seconds", "0", "--backend", "torch", "--threads", "1"]
 SIZE = ["--set=input_height=64", "--set=input_width=96", "--set=crop_height=64", "--set=crop_width=96"]
-FEW = ["--set=iterations=3", "--set=batch_size=2", *SIZE, "--threads", "1", "--device", "cpu"]
+FEW = [*TINY_TRAINING, *SIZE]
 
 
 def lively(name: str, classes: int = len(CLASSES)) -> Network:
@@ -210,12 +210,7 @@ def test_networks_lists_every_name(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A training's folder, and the CamVid folder it was trained on, for reading."""
-    base = tmp_path_factory.mktemp("trained")
-    root, out = write_camvid(base / "camvid"), base / "training"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LPS_SEARCH_LOCKS", str(base / "locks"))
-        assert run(["train", SMALL, "--data", f"camvid:{root}", *FEW, "--out", str(out)]) == 0
-    return out, root
+    return trained_folder(tmp_path_factory.mktemp("trained"), SMALL, *FEW)
 
 
 def test_a_comparison_network_is_trained_scored_and_shown_as_any_other(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from latency import Measurement, Store, TimingPlan
@@ -12,6 +13,9 @@ from lpsnet import NAMED, Architecture
 from lpsnet.recipe import TrainRecipe
 from search import OPERATIONS, Bounds, SearchConfig, expansion
 from search.executor import conditions, current_environment, subject
+
+TINY_TRAINING = ("--set=iterations=3", "--set=batch_size=2", "--threads", "1", "--device", "cpu")
+"""Options of `train`, besides a size, for a training of seconds."""
 
 TINY_OPTIONS = (
     "--input 32x64 --proxy-iterations 2 --batch 2 --max-scale 0.625 --max-width 64 --max-depth 2 --max-paths 1 --threads 1 --noise 0"
@@ -85,6 +89,17 @@ def write_camvid(root: Path, counts: dict[str, int] | None = None, size: tuple[i
             Image.fromarray(image).save(root / split / f"frame{index}{suffix}")
             Image.fromarray(label).save(root / f"{split}annot" / f"frame{index}.png")
     return root
+
+
+def trained_folder(base: Path, network: str, *options: str) -> tuple[Path, Path]:
+    """The folder of a tiny training by `lps-search train`, and the CamVid folder it was trained on."""
+    from search.cli import run
+
+    root, out = write_camvid(base / "camvid"), base / "training"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LPS_SEARCH_LOCKS", str(base / "locks"))
+        assert run(["train", network, "--data", f"camvid:{root}", *options, "--out", str(out)]) == 0
+    return out, root
 
 
 def few_frames() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +35,15 @@ if TYPE_CHECKING:
     from search.ablation import AblationPlan
     from search.ablation_run import Ablation
 
+Width = Annotated[
+    int | None, typer.Option(help="c of the baseline, whose stages have c, 2c, 4c, 8c and 8c channels. Default: the paper's.", min=1)
+]
+Fit = Annotated[
+    bool, typer.Option("--fit", help="Interactions also at the width whose latency is nearest the baseline's, as blocks always are.")
+]
+Size = Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the network's input. Default: the recipe's, or the data set's own.")]
+ReportOnly = Annotated[bool, typer.Option("--report-only", help="Measure and train nothing; report what has accrued in --out.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
@@ -45,16 +54,10 @@ def ablate(
     table: Annotated[str, typer.Argument(help="blocks (the paper's Table 2) or interactions (Table 3).")],
     out: Annotated[Path | None, typer.Option(help="Folder of the results; what is there is not repeated. Default: ablation-TABLE.")] = None,
     only: Annotated[str, typer.Option(help="Compare these with the baseline, comma-separated. Default: all.")] = "",
-    width: Annotated[
-        int | None, typer.Option(help="c of the baseline, whose stages have c, 2c, 4c, 8c and 8c channels. Default: the paper's.", min=1)
-    ] = None,
-    fit: Annotated[
-        bool, typer.Option("--fit", help="Interactions also at the width whose latency is nearest the baseline's, as blocks always are.")
-    ] = False,
+    width: Width = None,
+    fit: Fit = False,
     target_ms: Annotated[float | None, typer.Option(help="Fit widths to this latency. Default: that of the baseline at --width.")] = None,
-    size: Annotated[
-        str, typer.Option("--input", help="HEIGHTxWIDTH of the network's input. Default: the recipe's, or the data set's own.")
-    ] = "",
+    size: Size = "",
     boundary: Boundary = "scores",
     backend: Backend = "ort",
     device: Device = "cpu",
@@ -70,9 +73,7 @@ def ablate(
     seeds: Annotated[int, typer.Option(help="Trainings of each network; one gives no interval and no verdict.", min=1)] = 3,
     precision: TrainingPrecision = "fp32",
     training_device: TrainingDevice = "auto",
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Measure and train nothing; report what has accrued in --out.")
-    ] = False,
+    report_only: ReportOnly = False,
     as_json: AsJson = False,
 ) -> None:
     """Blocks at a width of equal latency, or interactions at one width, measured, trained and scored; killed, it goes on."""
@@ -87,20 +88,16 @@ def ablate(
         _report(read_ablation(table, folder), folder, as_json)
         return
     chosen, spec = recipe_of(recipe, changes, iterations=iterations, size=size), DataSpec.parse(data)
-    shape = chosen.input_size(native_size(spec))
+    conditions = make_conditions(chosen.input_size(native_size(spec)), boundary, backend, device, latency_precision, threads, seconds)
+    same: dict[str, Any] = {"data": str(spec), "recipe": chosen, "target_ms": target_ms, "fit": fit, "seeds": seeds, "precision": precision}
     plan = AblationPlan(
         table=table,
         kinds=tuple(name.strip() for name in only.split(",")) if only else TABLES[table].kinds,
-        conditions=make_conditions(shape, boundary, backend, device, latency_precision, threads, seconds),
+        conditions=conditions,
         classes=classes_of(data),
-        data=str(spec),
-        recipe=chosen,
         width=TABLES[table].width if width is None else width,
-        target_ms=target_ms,
-        fit=fit,
-        seeds=seeds,
-        precision=precision,
         training_device=resolve_device(training_device, "--training-device"),
+        **same,
     )
     _ablate(plan, folder, store, limit, as_json)
 

@@ -94,11 +94,9 @@ def expand(
     from lpsnet.zoo import lps_net
     from search.config import RacePlan, SearchConfig
 
-    begin = str(lps_net(start, "expand"))
-    same: dict[str, Any] = {"start": begin, "backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
-    same |= {"steps": steps, "noise": noise, "validation_frames": validation_frames}
+    same = data_fields(data, size) | {"start": str(lps_net(start, "expand")), "backend": backend, "device": device, "boundary": boundary}
+    same |= {"seed": seed, "storage": storage, "steps": steps, "noise": noise, "validation_frames": validation_frames}
     config = SearchConfig(
-        **data_fields(data, size),
         **_machine(threads, training_device, latency_seconds, precision, parallel),
         predictor=str(predictor.resolve()) if predictor else "",
         proxy=_proxy(proxy_iterations, batch, changes or []),

@@ -104,14 +104,17 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
         print(json.dumps(told))
         return
     shown = ("setting", "step", "candidates", "full_seeds", "seeds", "kendall", "spearman", "regret", "regret_sd", "seconds_a_training")
-    cells = [[value if isinstance(value := row[name], str | int) else f"{value:.2f}" for name in shown] for row in rows]
-    print_table(f"{len(table.rows)} trainings; full ones of {study.full.iterations} iterations", list(shown), cells)
+    print_table(f"{len(table.rows)} trainings; full ones of {study.full.iterations} iterations", list(shown), _cells(rows, shown, 2))
     races_shown = ("setting", "step", "plays", "regret", "regret_sd", "share_of_full")
-    cells = [[value if isinstance(value := race[name], str | int) else f"{value:.2f}" for name in races_shown] for race in races]
     if races:
-        print_table("races: iterations as a share of training every candidate fully", list(races_shown), cells)
+        print_table("races: iterations as a share of training every candidate fully", list(races_shown), _cells(races, races_shown, 2))
     none = "nothing ranks there by its interval and is within one seed deviation"
     print(f"chosen on steps {', '.join(map(str, chooses))}: {chosen or none}")
+
+
+def _cells(rows: list[dict[str, Any]], names: tuple[str, ...], digits: int) -> list[list[Any]]:
+    """What a table shows of rows: texts and whole numbers as they are, other numbers rounded."""
+    return [[value if isinstance(value := row.get(name, "-"), str | int) else f"{value:.{digits}f}" for name in names] for row in rows]
 
 
 def bench_table(
@@ -190,8 +193,8 @@ def rival(
         print(json.dumps(found))
         return
     shown = ("sampler", "seeds", "hypervolume", "low", "high", "greedy_ahead", "greedy_ahead_low", "greedy_ahead_high")
-    cells = [[value if isinstance(value := row.get(name, "-"), str | int) else f"{value:.3f}" for name in shown] for row in found]
-    print_table(f"hypervolume after {hours:g} hours of training, 95 % intervals over {seeds} seeds", list(shown), cells)
+    title = f"hypervolume after {hours:g} hours of training, 95 % intervals over {seeds} seeds"
+    print_table(title, list(shown), _cells(found, shown, 3))
 
 
 def _rival_live(names: list[str], config: SearchConfig, budget_s: float, store: Path | None, out: Path, as_json: bool) -> None:
