@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -49,14 +49,20 @@ class Greedy:
         """See `Search`; the seed has no say."""
         try:
             problem.miou(start)
-            members = [start]
+            members, been = [start], {start}
             while members:
-                members = self._step(problem, members, bounds, start)
+                members = self._step(problem, members, bounds, start, been)
+                been.update(members)
         except OutOfBudget:
             return
 
-    def _step(self, problem: Problem, members: list[Architecture], bounds: Bounds, start: Architecture) -> list[Architecture]:
-        ranked = [(slope, child, parent) for parent in members for slope, child in self._ranked(problem, parent, bounds)]
+    def _step(
+        self, problem: Problem, members: list[Architecture], bounds: Bounds, start: Architecture, been: Set[Architecture] = frozenset()
+    ) -> list[Architecture]:
+        """The next members. None has been one before: a contraction would lead round in circles, and that costs nothing."""
+        ranked = [
+            (slope, child, parent) for parent in members for slope, child in self._ranked(problem, parent, bounds) if child not in been
+        ]
         ranked.sort(key=lambda one: one[0], reverse=True)
         if not ranked:
             return []
@@ -64,7 +70,7 @@ class Greedy:
             ranked[:2] = sorted(ranked[:2], key=lambda one: self._ahead(problem, one[2], one[1], bounds), reverse=True)
         if self.contract:
             slope, child, parent = ranked[0]
-            ranked[0] = (slope, self._contracted(problem, child, slope, start), parent)
+            ranked[0] = (slope, self._contracted(problem, child, slope, start, been), parent)
         return list(dict.fromkeys(child for _, child, _ in ranked))[: self.beam]
 
     def _ranked(self, problem: Problem, parent: Architecture, bounds: Bounds) -> list[tuple[float, Architecture]]:
@@ -85,10 +91,12 @@ class Greedy:
         last = best[0][1] if best else child
         return slope(problem.miou(last) - problem.miou(parent), problem.latency(last) - problem.latency(parent))
 
-    def _contracted(self, problem: Problem, network: Architecture, slope: float, start: Architecture) -> Architecture:
+    def _contracted(
+        self, problem: Problem, network: Architecture, slope: float, start: Architecture, been: Set[Architecture] = frozenset()
+    ) -> Architecture:
         for smaller in contractions(network, start):
             saved = problem.latency(network) - problem.latency(smaller)
-            if saved > 0 and (problem.miou(network) - problem.miou(smaller)) / saved < slope / 2:
+            if smaller not in been and saved > 0 and (problem.miou(network) - problem.miou(smaller)) / saved < slope / 2:
                 return smaller
         return network
 

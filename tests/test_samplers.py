@@ -7,6 +7,7 @@ import math
 import random
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -132,6 +133,20 @@ class TestGreedy:
         idle = Budgeted(lambda a: (latency(a), 0.0), lambda a: (20 + sum(a.widths) / 10, 0.0), math.inf)  # depth gains nothing
         smaller = Greedy(contract=True)._contracted(idle, expansion(deep, OPERATIONS[3], 1), 50.0, N0)
         assert sum(smaller.depths) < sum(deep.depths)
+
+    def test_contraction_does_not_lead_round_in_circles(self) -> None:
+        steps = 0
+
+        class Counted(Greedy):
+            def _step(self, *args: Any, **kwargs: Any) -> list[Architecture]:
+                nonlocal steps
+                steps += 1
+                assert steps < 500, "the chain goes on and on"
+                return super()._step(*args, **kwargs)
+
+        one = Budgeted(lambda a: (latency(a), 0.0), lambda a: (20 + sum(a.widths) / 10 - sum(a.depths), 0.0), math.inf)
+        Counted(contract=True)(one, N0, SMALL, 0)
+        assert steps > 3
 
     def test_looking_ahead_follows_the_better_pair_of_steps(self) -> None:
         one = problem(math.inf)
