@@ -33,9 +33,10 @@ class OutOfBudget(Exception):
 
 
 class Problem(Protocol):
-    """What a search may ask."""
+    """What a search may ask. Networks above `slowest_ms` do not count, and no search need train them."""
 
     seen: list[Seen]
+    slowest_ms: float
 
     def latency(self, architecture: Architecture) -> float:
         """Milliseconds. Raises `OutOfBudget`."""
@@ -54,11 +55,13 @@ class Budgeted:
         latency_of: answer and its seconds.
         miou_of: likewise.
         budget_s: seconds that may be spent.
+        slowest_ms: see `Problem`.
     """
 
     latency_of: Callable[[Architecture], tuple[float, float]]
     miou_of: Callable[[Architecture], tuple[float, float]]
     budget_s: float
+    slowest_ms: float = math.inf
     seen: list[Seen] = field(default_factory=list)
     spent_s: float = 0.0
     _latencies: dict[Architecture, float] = field(default_factory=dict)
@@ -130,14 +133,14 @@ class Surrogate:
         """(networks,): error of each when it is left out, in points of mIoU or in logarithms."""
         return self._fits[kind].left_out()
 
-    def problem(self, budget_s: float, seed: int) -> Budgeted:
+    def problem(self, budget_s: float, seed: int, slowest_ms: float = math.inf) -> Budgeted:
         """A problem of this surrogate: the same network has the same luck with the same seed."""
 
         def miou(architecture: Architecture) -> tuple[float, float]:
             luck = random.Random(f"{seed} {architecture}").gauss(0.0, self.seed_sd)
             return self.value("miou", architecture) + luck, self.value("seconds", architecture)
 
-        return Budgeted(lambda architecture: (self.value("latency", architecture), 0.0), miou, budget_s)
+        return Budgeted(lambda architecture: (self.value("latency", architecture), 0.0), miou, budget_s, slowest_ms)
 
 
 class _Process:

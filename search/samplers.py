@@ -6,6 +6,7 @@ Each takes a `Problem`, asks it for latencies and trainings until the budget is 
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
@@ -20,6 +21,9 @@ from search.step import Candidate, Measure, SearchStopped, Train
 
 WARM_UP = 10
 """Trainings a model-based sampler draws at random first."""
+
+MOST_DRAWS = 2000
+LARGEST_SHARE = 0.999
 
 Search = Callable[[Problem, Architecture, Bounds, int], None]
 """Runs on a problem from a start within bounds, with a seed, until the budget is spent or the search has ended."""
@@ -53,6 +57,7 @@ class Greedy:
             while members:
                 members = self._step(problem, members, bounds, start, been)
                 been.update(members)
+                members = [network for network in members if problem.latency(network) <= problem.slowest_ms]
         except OutOfBudget:
             return
 
@@ -148,9 +153,15 @@ def random_network(rng: random.Random, start: Architecture, bounds: Bounds) -> A
 
 
 def random_search(problem: Problem, start: Architecture, bounds: Bounds, seed: int) -> None:
-    """Networks drawn at random."""
+    """Networks drawn at random; those that do not count are drawn again."""
     rng = random.Random(seed)
-    _until_spent(problem, lambda: random_network(rng, start, bounds))
+    try:
+        for _ in range(MOST_DRAWS):
+            network = random_network(rng, start, bounds)
+            if problem.latency(network) <= problem.slowest_ms:
+                problem.miou(network)
+    except OutOfBudget:
+        return
 
 
 def compound(problem: Problem, start: Architecture, bounds: Bounds, seed: int) -> None:
@@ -169,7 +180,7 @@ def compound(problem: Problem, start: Architecture, bounds: Bounds, seed: int) -
         best = max(tried)[1]
         for number in range(2, 60):
             network = scaled(start, best, number / 2)
-            if not bounds.allow(network):
+            if not bounds.allow(network) or problem.latency(network) > problem.slowest_ms:
                 return
             problem.miou(network)
     except OutOfBudget:
@@ -207,31 +218,29 @@ def _optuna(problem: Problem, start: Architecture, bounds: Bounds, sampler: obje
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)  # type: ignore[arg-type]
     try:
-        for _ in range(2000):
+        for _ in range(MOST_DRAWS):
             trial = study.ask()
-            network = _within(start, [trial.suggest_int(operation.name, 0, 8) for operation in OPERATIONS], bounds)
+            units = [units_at(trial.suggest_float(operation.name, 0.0, LARGEST_SHARE)) for operation in OPERATIONS]
+            network = _within(problem, start, units, bounds)
             study.tell(trial, [problem.latency(network), problem.miou(network)])
     except OutOfBudget:
         return
 
 
-def _within(start: Architecture, units: list[int], bounds: Bounds) -> Architecture:
-    """The network with so many units of each operation, or with as many fewer of all as the bounds ask for."""
+def units_at(share: float) -> int:
+    """How many units of an operation such a share of `random_network`'s draws do not exceed: the first guesses of a model are its draws."""
+    return max(0, int(-2.0 * math.log(2.0 * (1.0 - share))))
+
+
+def _within(problem: Problem, start: Architecture, units: list[int], bounds: Bounds) -> Architecture:
+    """The network with so many units of each operation, or with as many fewer of all as the bounds and the slowest latency ask for."""
     while True:
         network = start
         for operation, count in zip(OPERATIONS, units, strict=True):
             network = expansion(network, operation, count) if count else network
-        if bounds.allow(network):
+        if not any(units) or (bounds.allow(network) and problem.latency(network) <= problem.slowest_ms):
             return network
         units = [count * 2 // 3 for count in units]
-
-
-def _until_spent(problem: Problem, draw: Callable[[], Architecture]) -> None:
-    try:
-        for _ in range(2000):
-            problem.miou(draw())
-    except OutOfBudget:
-        return
 
 
 SAMPLERS: MappingProxyType[str, Search] = MappingProxyType(

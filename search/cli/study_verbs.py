@@ -192,9 +192,10 @@ def rival(
     if as_json:
         print(json.dumps(found))
         return
-    shown = ("sampler", "seeds", "hypervolume", "low", "high", "greedy_ahead", "greedy_ahead_low", "greedy_ahead_high")
-    title = f"hypervolume after {hours:g} hours of training, 95 % intervals over {seeds} seeds"
-    print_table(title, list(shown), _cells(found, shown, 3))
+    shown = ("sampler", "hypervolume", "low", "high", "greedy_ahead", "greedy_ahead_low", "greedy_ahead_high")
+    for moment in sorted({row["spent_s"] for row in found}):
+        title = f"hypervolume after {moment:.0f} seconds of training, 95 % intervals over {seeds} seeds"
+        print_table(title, list(shown), _cells([row for row in found if row["spent_s"] == moment], shown, 3))
 
 
 def _rival_live(names: list[str], config: SearchConfig, budget_s: float, store: Path | None, out: Path, as_json: bool) -> None:
