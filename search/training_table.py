@@ -36,6 +36,7 @@ class Setting:
         identity: these begin as the identity (`TrainRecipe.identity_start`).
         shrink: the input is so many times smaller, for training and scoring.
         rate: the learning rate is so many times the study's.
+        frames: score on so many frames of the split; 0 for all.
         rung: score after so many of the iterations, the training to be gone on with; 0 for its end.
     """
 
@@ -45,13 +46,15 @@ class Setting:
     identity: bool = False
     shrink: int = 1
     rate: int = 1
+    frames: int = 0
     rung: int = 0
 
     @property
     def name(self) -> str:
         """For tables: `scratch-400`, `identity-rate2-300`, `inherit-200`, `plain-400`, `scratch-small2-400` or `scratch-400@100`."""
         kind = "inherit" if self.inherit else "identity" if self.identity else "scratch" if self.branches else "plain"
-        factors = "".join(f"-{name}{value}" for name, value in (("small", self.shrink), ("rate", self.rate)) if value != 1)
+        shown = {"small": self.shrink > 1 and self.shrink, "rate": self.rate > 1 and self.rate, "frames": self.frames}
+        factors = "".join(f"-{name}{value}" for name, value in shown.items() if value)
         return f"{kind}{factors}-{self.iterations}" + (f"@{self.rung}" if self.rung else "")
 
     @classmethod
@@ -62,14 +65,15 @@ class Setting:
             kind, *middle, iterations = body.split("-")
             factors = {part.rstrip(digits): int(part.lstrip(ascii_lowercase)) for part in middle}
             kinds = {"inherit": kind == "inherit", "identity": kind == "identity", "branches": kind != "plain"}
-            shrink, rate = factors.get("small", 1), factors.get("rate", 1)
-            found: Setting | None = cls(iterations=int(iterations), rung=int(rung or 0), shrink=shrink, rate=rate, **kinds)
+            numbers = {"shrink": factors.get("small", 1), "rate": factors.get("rate", 1), "frames": factors.get("frames", 0)}
+            given: dict[str, Any] = {"iterations": int(iterations), "rung": int(rung or 0), **numbers, **kinds}
+            found: Setting | None = cls(**given)
         except ValueError:
             found = None
         if found is None or found.name != text or min(found.iterations, found.shrink, found.rate) < 1:
             raise UserError(
                 "a setting is scratch-N, identity-N, plain-N or inherit-N, such as scratch-400, with -smallM for an input M times smaller, "
-                f"-rateM for M times the learning rate and @RUNG for its way, got {text!r}"
+                f"-rateM for M times the learning rate, -framesM for scores on M frames and @RUNG for its way, got {text!r}"
             )
         return found
 
@@ -162,11 +166,16 @@ def open_table(folder: Path, base: SearchConfig) -> TrainingTable:
 
 def config_for(setting: Setting, base: SearchConfig) -> SearchConfig:
     """The configuration that a setting trains under: the base's recipe but for what the setting names."""
-    warmup = min(20, max(1, setting.iterations // 10))
-    changes: dict[str, Any] = {"branches": setting.branches, "identity_start": setting.identity}
-    changes["learning_rate"] = base.proxy.learning_rate * setting.rate
-    proxy = dataclasses.replace(base.proxy, iterations=setting.iterations, warmup_iterations=warmup, **changes)
-    return dataclasses.replace(base, proxy=proxy, height=base.height // setting.shrink, width=base.width // setting.shrink)
+    proxy = dataclasses.replace(
+        base.proxy,
+        iterations=setting.iterations,
+        warmup_iterations=min(20, max(1, setting.iterations // 10)),
+        branches=setting.branches,
+        identity_start=setting.identity,
+        learning_rate=base.proxy.learning_rate * setting.rate,
+    )
+    height, width = base.height // setting.shrink, base.width // setting.shrink
+    return dataclasses.replace(base, proxy=proxy, height=height, width=width, validation_frames=setting.frames)
 
 
 def train_tasks(

@@ -38,13 +38,14 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
 
 class TestSettings:
     @pytest.mark.parametrize(
-        "name", ["scratch-400", "plain-50", "inherit-200", "scratch-small2-400", "identity-rate4-300@100", "plain-small2-rate2-50"]
+        "name", ["scratch-400", "plain-50", "inherit-200", "scratch-small2-400", "identity-rate4-300@100", "plain-small2-rate2-frames9-50"]
     )
     def test_names_are_read_back(self, name: str) -> None:
         assert Setting.parse(name).name == name
 
     @pytest.mark.parametrize(
-        "name", ["scratch", "scratch-0", "fast-400", "scratch-400@x", "scratch-big-400", "plain-rate0-4", "plain-rate-4", ""]
+        "name",
+        ["scratch", "scratch-0", "fast-400", "scratch-400@x", "scratch-big-400", "plain-rate0-4", "plain-rate-4", "plain-frames0-4", ""],
     )
     def test_other_names_are_refused(self, name: str) -> None:
         with pytest.raises(UserError, match="a setting is scratch-N"):
@@ -183,7 +184,9 @@ def test_it_trains_what_is_missing_and_inherits_from_kept_weights(steps: list[St
     one = steps[1].trials[3].candidate.architecture
     parent = str(config.start_architecture)
     tasks = [Task(architecture=parent, setting="scratch-2", seed=0)]
-    tasks += [Task(architecture=str(one), setting=name, seed=0) for name in ("scratch-2@1", "scratch-2", "scratch-small2-2")]
+    tasks += [
+        Task(architecture=str(one), setting=name, seed=0) for name in ("scratch-2@1", "scratch-2", "scratch-small2-2", "scratch-frames1-2")
+    ]
     tasks += [Task(architecture=str(one), setting="inherit-2", seed=0, parent=parent)]
     pool = Pool(1)
     try:

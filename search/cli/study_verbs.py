@@ -49,7 +49,7 @@ def validate_proxy(
     full: Annotated[int, typer.Option(help="Iterations of a full training.", min=1)] = 3000,
     full_seeds: Annotated[int, typer.Option(help="Full trainings of each candidate.", min=1)] = 2,
     settings: Annotated[
-        str, typer.Option(help="Cheap trainings: scratch-N, identity-N, plain-N, inherit-N, -small2, -rate2, @RUNG.")
+        str, typer.Option(help="Cheap trainings: scratch-N, identity-N, plain-N, inherit-N, -small2, -rate2, -frames25, @RUNG.")
     ] = SETTINGS,
     seeds: Annotated[int, typer.Option(help="Cheap trainings of each candidate.", min=1)] = 2,
     choose_on: Annotated[str, typer.Option(help="Steps to choose the default on; the others judge it. Default: the first half.")] = "",
