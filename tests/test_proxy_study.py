@@ -220,6 +220,10 @@ def test_the_verb_reports_what_has_accrued(tmp_path: Path, capsys: pytest.Captur
     assert (tmp_path / "out" / "ranking.png").stat().st_size > 5000
     assert run([*arguments, "--out", str(tmp_path / "out"), "--report-only"]) == 0
     assert "chosen on steps 1" in capsys.readouterr().out
+    assert run([*arguments, "--out", str(tmp_path / "out"), "--report-only", "--choose-on", "none"]) == 0
+    assert "nothing is chosen here, only judged" in capsys.readouterr().out
+    told = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert told["chosen"] is None and told["judged_on"] == [1, 2]
 
 
 def test_a_whole_study_on_a_tiny_run(tmp_path: Path) -> None:

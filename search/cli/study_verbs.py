@@ -52,7 +52,9 @@ def validate_proxy(
         str, typer.Option(help="Cheap trainings: scratch-N, identity-N, plain-N, inherit-N, -small2, -rate2, -frames25, @RUNG.")
     ] = SETTINGS,
     seeds: Annotated[int, typer.Option(help="Cheap trainings of each candidate.", min=1)] = 2,
-    choose_on: Annotated[str, typer.Option(help="Steps to choose the default on; the others judge it. Default: the first half.")] = "",
+    choose_on: Annotated[
+        str, typer.Option(help="Steps to choose the default on, or none; the others judge it. Default: the first half.")
+    ] = "",
     data: Annotated[str, typer.Option(help="Where the run's data set lies now. Default: where it lay.")] = "",
     precision: TrainingPrecision = "fp32",
     changes: Changes = None,
@@ -80,17 +82,18 @@ def validate_proxy(
     else:
         with Live() as live:
             table = run_study(study, base, out, live)
-    _report(study, table, parse_counts(choose_on, "--choose-on"), out, as_json)
+    first_half = tuple(step.number for step in study.steps[: -(-len(study.steps) // 2)])
+    chooses = () if choose_on == "none" else parse_counts(choose_on, "--choose-on") or first_half
+    _report(study, table, chooses, out, as_json)
 
 
-def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...], out: Path, as_json: bool) -> None:
+def _report(study: ProxyStudy, table: TrainingTable, chooses: tuple[int, ...], out: Path, as_json: bool) -> None:
     from search.figures import draw_rankings
     from search.proxy_study import default_setting, raced_rows, report_rows
     from search.run import provenance, write_json
 
     rows, races = report_rows(study, table), raced_rows(study, table)
     numbers = [step.number for step in study.steps]
-    chooses = choose_on or tuple(numbers[: -(-len(numbers) // 2)])
     chosen = default_setting([row for row in rows if row["setting"] != study.full.name], races, chooses)
     told: dict[str, Any] = {"chosen": chosen, "chosen_on": list(chooses), "judged_on": [n for n in numbers if n not in chooses]}
     told |= {"trainings": len(table.rows), "full_iterations": study.full.iterations, "rows": rows, "races": races, **provenance()}
@@ -109,7 +112,7 @@ def _report(study: ProxyStudy, table: TrainingTable, choose_on: tuple[int, ...],
     if races:
         print_table("races: iterations as a share of training every candidate fully", list(races_shown), _cells(races, races_shown, 2))
     none = "nothing ranks there by its interval and is within one seed deviation"
-    print(f"chosen on steps {', '.join(map(str, chooses))}: {chosen or none}")
+    print(f"chosen on steps {', '.join(map(str, chooses))}: {chosen or none}" if chooses else "nothing is chosen here, only judged")
 
 
 def _cells(rows: list[dict[str, Any]], names: tuple[str, ...], digits: int) -> list[list[Any]]:
