@@ -7,13 +7,16 @@ INSTALLED := $(VENV)/.installed
 SEARCH ?= --steps 2 --proxy-iterations 80 --latency-seconds 0.2
 RUN ?= runs/synthetic
 
-.PHONY: search test check clean
+.PHONY: search test test-cluster check clean
 
 search: $(INSTALLED)
 	$(BIN)/lps-search expand $(SEARCH) --out $(RUN)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pytest -m cluster
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -115,7 +115,7 @@ def _serve(connection: Connection) -> None:
         try:
             answer = (function(*arguments), None)
         except Exception as error:
-            answer = (None, _portable(error))
+            answer = (None, portable(error))
         try:
             sent = pickle.dumps(answer)
         except Exception as error:
@@ -123,7 +123,7 @@ def _serve(connection: Connection) -> None:
         connection.send_bytes(sent)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error as it can travel: its cause stays behind, so that memory ran out must stand in the text."""
     if isinstance(error, MeasurementFailed) and is_out_of_memory(error):
         return MeasurementFailed(f"{error} (out of memory)")

@@ -55,7 +55,7 @@ def dashboard(storage: str, host: str, port: int) -> Iterator[str]:
         from optuna_dashboard import wsgi
     except ImportError as error:
         raise UserError(f"the dashboard is not installed ({error}); pip install 'lps-search[dashboard]' brings it") from error
-    app = looking_only(wsgi(open_storage(storage, heal=False)))
+    app = looking_only(wsgi(open_storage(storage)))
     try:
         server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:

@@ -1,8 +1,9 @@
-"""Where the work of a search is done: here, in this process, one thing at a time, so that nothing disturbs a latency."""
+"""Where the work of a search is done: what a search asks for, and this machine, where nothing runs beside a latency."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from latency.lock import device_lock
 from latency.measure import measure_steady
@@ -48,18 +49,61 @@ def current_environment(config: SearchConfig) -> Environment:
     return environment(usable_backend(config.backend, config.device), config.device)
 
 
+class Executor(Protocol):
+    """Measures and trains for a search. What it gives depends on where that is done only as a latency does."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the data set's classes. Raises `DataError` for data that is not as expected."""
+        ...
+
+    def environment(self) -> Environment:
+        """What latencies are measured in. Raises `BackendError`."""
+        ...
+
+    def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
+        """Latency of the deployed network with the data set's classes, taken anew while it is unstable. Raises `MeasurementFailed`."""
+        ...
+
+    def compare(self, first: Architecture, second: Architecture) -> Measurement:
+        """Two networks in turns, at the search's boundary; `latency.compare.comparison` reads it. Raises `MeasurementFailed`."""
+        ...
+
+    def holds(self, name: str, boundary: str) -> bool:
+        """Whether the store of the device's machine has a row of that name already, so that nothing need be measured."""
+        ...
+
+    def train(self, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]) -> Iterator[Ended]:
+        """Train candidates, several at a time where there is room; yields each as it ends.
+
+        Args:
+            jobs: begun in this order.
+            on_start: called before each; what it raises ends the work once what runs has ended.
+            on_wait: called now and then with the number of trainings that run elsewhere.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what was started for this."""
+        ...
+
+
 class LocalExecutor:
-    """Measures and trains in this process.
+    """Measures and trains in this process: the `Executor` of one machine.
 
     Args:
         config: the search.
         store: this machine's latency store; what it holds is not measured again.
         observer: told of the progress of each training.
         limit_s: seconds a single latency may take, in a process of its own; 0 to measure in this one, without a limit.
+        class_names: of the data set, where they are known; it is not opened for them then.
     """
 
-    def __init__(self, config: SearchConfig, store: Store, observer: Observer, *, limit_s: float = 0.0) -> None:
+    def __init__(
+        self, config: SearchConfig, store: Store, observer: Observer, *, limit_s: float = 0.0, class_names: tuple[str, ...] = ()
+    ) -> None:
         self._config = config
+        self._class_names = class_names
         self._store = store
         self._observer = observer
         self._worker = Worker(limit_s) if limit_s else None
@@ -73,6 +117,15 @@ class LocalExecutor:
             self._proxy = Proxy(self._config, self._observer)
         return self._proxy
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """See `Executor.class_names`."""
+        return self._class_names or self.proxy.class_names
+
+    def environment(self) -> Environment:
+        """See `Executor.environment`."""
+        return current_environment(self._config)
+
     def close(self) -> None:
         """End the processes that measure and train, where there are any."""
         if self._worker is not None:
@@ -81,12 +134,12 @@ class LocalExecutor:
             self._pool.close()
 
     def measure(self, architecture: Architecture, boundary: str | None = None) -> Measurement:
-        """Latency of the deployed network with the data set's classes, taken anew while it is unstable. Raises `MeasurementFailed`."""
+        """See `Executor.measure`."""
         from latency.protocols import MeasurementFailed
         from lpsnet.network import LPSNet
 
         at = conditions(self._config, boundary)
-        classes = len(self.proxy.class_names)
+        classes = len(self.class_names)
         try:
             network = LPSNet(architecture, classes, deployed=True)
         except (MemoryError, RuntimeError) as error:
@@ -106,11 +159,11 @@ class LocalExecutor:
         )
 
     def compare(self, first: Architecture, second: Architecture) -> Measurement:
-        """Two networks in turns, at the search's boundary; `latency.compare.comparison` reads it. Raises `MeasurementFailed`."""
+        """See `Executor.compare`."""
         from latency.compare import compare
         from lpsnet.network import LPSNet
 
-        classes = len(self.proxy.class_names)
+        classes = len(self.class_names)
         return compare(
             LPSNet(first, classes, deployed=True),
             LPSNet(second, classes, deployed=True),
@@ -122,18 +175,12 @@ class LocalExecutor:
         )
 
     def holds(self, name: str, boundary: str) -> bool:
-        """Whether this machine's store has a row of that name already, so that nothing need be measured."""
+        """See `Executor.holds`."""
         at = conditions(self._config, boundary)
         return self._store.find(name, at, current_environment(self._config)) is not None
 
     def train(self, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]) -> Iterator[Ended]:
-        """Train candidates, several at a time where the configuration says so; yields each as it ends.
-
-        Args:
-            jobs: begun in this order.
-            on_start: called before each; what it raises ends the work once what runs has ended.
-            on_wait: called now and then with the number of trainings that run in other processes.
-        """
+        """See `Executor.train`; several at a time where the configuration says so."""
         with device_lock(self._config.training_device, alone=False):
             if self._config.parallel > 1:
                 self._pool = self._pool or Pool(self._config.parallel)

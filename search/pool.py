@@ -1,6 +1,6 @@
 """Trainings of candidates: one at a time in this process, or several in processes of their own, each with its data decoded once.
 
-What a training gives does not depend on which of the two it is done in, only on its number of threads.
+What a training gives does not depend on where it is done, only on its number of threads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from latency.worker import Worker, WorkerLost
 from lpsnet.errors import TrainingFailed
@@ -45,6 +45,56 @@ def train_here(proxy: Proxy, job: TrainJob) -> Ended:
     return Ended(job, result, time.perf_counter() - start)
 
 
+class Crew(Protocol):
+    """Several that train at the same time, wherever they are."""
+
+    def room(self) -> int:
+        """How many trainings more could begin now."""
+        ...
+
+    def running(self) -> int:
+        """How many trainings were begun and have not been given back as ended."""
+        ...
+
+    def begin(self, job: TrainJob) -> None:
+        """Begin a training; called only where there is room."""
+        ...
+
+    def ended(self, timeout_s: float) -> Ended | None:
+        """A training that has ended, awaited for so many seconds. Raises what no candidate is to blame for."""
+        ...
+
+
+def train_by(crew: Crew, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]) -> Iterator[Ended]:
+    """Train all jobs, the next as soon as there is room; yields each as it ends.
+
+    Args:
+        crew: who trains.
+        jobs: begun in this order.
+        on_start: called in this thread before each; where it raises, what runs is awaited and yielded first.
+        on_wait: called now and then with the number of trainings that run.
+    """
+    waiting = list(jobs)
+    stopped: BaseException | None = None
+    while waiting or crew.running():
+        while waiting and crew.room() > 0:
+            try:
+                on_start(waiting[0])
+            except BaseException as reason:
+                stopped, waiting = reason, []
+                break
+            crew.begin(waiting.pop(0))
+        if not (waiting or crew.running()):
+            break
+        ended = crew.ended(HEARTBEAT_S)
+        if ended is None:
+            on_wait(crew.running())
+        else:
+            yield ended
+    if stopped is not None:
+        raise stopped
+
+
 class Pool:
     """Processes that train, kept until closed, each with its data decoded once.
 
@@ -61,49 +111,19 @@ class Pool:
     def run(
         self, config: SearchConfig, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]
     ) -> Iterator[Ended]:
-        """Train all jobs, the next as soon as a process is free; yields each as it ends.
-
-        Args:
-            config: of the trainings.
-            jobs: begun in this order.
-            on_start: called in this thread before each; where it raises, what runs is awaited and yielded first.
-            on_wait: called now and then with the number of trainings that run.
-        """
-        waiting, idle = list(jobs), list(self._workers)
-        ended: queue.Queue[tuple[Worker, Ended | BaseException]] = queue.Queue()
-        stopped: BaseException | None = None
-        while waiting or len(idle) < len(self._workers):
-            while waiting and idle and stopped is None:
-                try:
-                    on_start(waiting[0])
-                except BaseException as reason:
-                    stopped, waiting = reason, []
-                    break
-                self._threads.submit(self._call, idle.pop(), waiting.pop(0), config, ended)
-            if len(idle) == len(self._workers):
-                break
-            try:
-                worker, outcome = ended.get(timeout=HEARTBEAT_S)
-            except queue.Empty:
-                on_wait(len(self._workers) - len(idle))
-                continue
-            idle.append(worker)
-            if isinstance(outcome, BaseException):
-                raise outcome
-            yield outcome
-        if stopped is not None:
-            raise stopped
+        """Train all jobs under a configuration; see `train_by`."""
+        yield from train_by(_Shift(self, config), jobs, on_start, on_wait)
 
     def _call(self, worker: Worker, job: TrainJob, config: SearchConfig, ended: queue.Queue[tuple[Worker, Ended | BaseException]]) -> None:
         start = time.perf_counter()
         outcome: Ended | BaseException
         try:
             try:
-                outcome = worker.call(_train, config, job)
+                outcome = worker.call(train_there, config, job)
             except WorkerLost:  # killed by somebody, or for want of memory that is there the next time
                 if self._closed:
                     return
-                outcome = worker.call(_train, config, job)
+                outcome = worker.call(train_there, config, job)
         except WorkerLost as lost:
             outcome = Ended(job, TrainingFailed(f"its process was lost twice: {lost}"), time.perf_counter() - start)
         except BaseException as error:
@@ -118,10 +138,43 @@ class Pool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+class _Shift:
+    """The processes of a pool at work under one configuration: a `Crew`."""
+
+    def __init__(self, pool: Pool, config: SearchConfig) -> None:
+        self._pool, self._config = pool, config
+        self._idle = list(pool._workers)
+        self._ended: queue.Queue[tuple[Worker, Ended | BaseException]] = queue.Queue()
+
+    def room(self) -> int:
+        """See `Crew.room`."""
+        return len(self._idle)
+
+    def running(self) -> int:
+        """See `Crew.running`."""
+        return len(self._pool._workers) - len(self._idle)
+
+    def begin(self, job: TrainJob) -> None:
+        """See `Crew.begin`."""
+        self._pool._threads.submit(self._pool._call, self._idle.pop(), job, self._config, self._ended)
+
+    def ended(self, timeout_s: float) -> Ended | None:
+        """See `Crew.ended`."""
+        try:
+            worker, outcome = self._ended.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        self._idle.append(worker)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
 _proxies: list[Proxy] = []
 """In a process that trains: its proxy, whose data stays decoded from one candidate to the next."""
 
 
-def _train(config: SearchConfig, job: TrainJob) -> Ended:
+def train_there(config: SearchConfig, job: TrainJob) -> Ended:
+    """Train in a process that keeps its decoded data from one call to the next."""
     _proxies[:] = [_proxies[0].under(config) if _proxies else Proxy(config, Observer())]
     return train_here(_proxies[0], job)

@@ -16,6 +16,7 @@ from search.config import SearchConfig
 from search.observer import Observer
 
 if TYPE_CHECKING:
+    from lpsnet.data.frames import Frames
     from lpsnet.training import Trained
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
@@ -56,25 +57,29 @@ class TrainJob:
 class Proxy:
     """Trains candidates of one search; the frames are decoded once, when the first candidate needs them.
 
+    Args:
+        config: the search.
+        observer: told of progress.
+        splits: the frames to train and to score on, where they are at hand; by default those of the configuration.
+
     Raises:
         DataError: the data set is not laid out as expected.
     """
 
-    def __init__(self, config: SearchConfig, observer: Observer) -> None:
-        from lpsnet.data.joined import thinned
-
-        spec = DataSpec.parse(config.data)
+    def __init__(self, config: SearchConfig, observer: Observer, splits: tuple[Frames, Frames] | None = None) -> None:
         self._config = config
         self._observer = observer
-        self.training = open_split(spec, "train", config.size)
-        self.validation = thinned(open_split(spec, "val", config.size), config.validation_frames)
+        self.training, self.validation = splits or _splits(config)
 
     def under(self, config: SearchConfig) -> Proxy:
         """A proxy of another configuration, which keeps these frames where it wants the same."""
-        proxy = Proxy(config, self._observer)
-        if all(getattr(config, name) == getattr(self._config, name) for name in ("data", "size", "validation_frames")):
-            proxy.training, proxy.validation = self.training, self.validation
-        return proxy
+        same = all(getattr(config, name) == getattr(self._config, name) for name in ("data", "size", "validation_frames"))
+        return Proxy(config, self._observer, (self.training, self.validation) if same else None)
+
+    def hold(self) -> None:
+        """Decode all frames now, unless that is done."""
+        for frames in (self.training, self.validation):
+            frames.hold(lambda done, total: self._observer.work("frames", done, total))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -100,8 +105,7 @@ class Proxy:
         torch.set_num_threads(self._config.training_threads)
         identity = {"architecture": str(job.architecture), "seed": job.seed, "parent": job.parent is not None}
         keeper = Keeper(job.state, identity, every_s=math.inf) if job.state else None
-        for frames in (self.training, self.validation):
-            frames.hold(lambda done, total: self._observer.work("frames", done, total))
+        self.hold()
         try:
             return train(
                 job.architecture,
@@ -124,3 +128,11 @@ class Proxy:
             if is_out_of_memory(error):  # torch raises no type of its own for a full host memory
                 raise TrainingFailed(f"out of memory: {error}") from error
             raise
+
+
+def _splits(config: SearchConfig) -> tuple[Frames, Frames]:
+    """What a search trains and scores on. Raises `DataError`."""
+    from lpsnet.data.joined import thinned
+
+    spec = DataSpec.parse(config.data)
+    return open_split(spec, "train", config.size), thinned(open_split(spec, "val", config.size), config.validation_frames)

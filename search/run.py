@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -119,6 +120,7 @@ class Run:
     def close(self) -> None:
         """Let another driver have the folder."""
         self.store.close()
+        self.study.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -279,7 +281,8 @@ def _has_trained(path: Path, known: Header) -> bool:
     journal = path / "study.journal"
     if not known.config.storage and not journal.is_file():  # opening it would make an empty one
         return False
-    return TrainingStudy(known.study, known.config.storage or str(journal), heal=False).has_scores()
+    with closing(TrainingStudy(known.study, known.config.storage or str(journal), heal=False)) as study:
+        return study.has_scores()
 
 
 def _check_parts(path: Path, config: SearchConfig) -> None:

@@ -17,7 +17,7 @@ from latency.protocols import MeasurementFailed
 from latency.worker import WorkerLost
 from lpsnet.architecture import Architecture
 from lpsnet.errors import TrainingFailed, UserError
-from search.executor import LocalExecutor, conditions, subject
+from search.executor import Executor, conditions, subject
 from search.expand import expand
 from search.observer import Observer
 from search.pool import Ended
@@ -81,7 +81,7 @@ def replay(run: Run) -> Progress:
 
 def advance(
     run: Run,
-    executor: LocalExecutor,
+    executor: Executor,
     observer: Observer,
     on_step: Callable[[Progress], None],
     *,
@@ -165,7 +165,7 @@ class _Cost:
 class _Answerer:
     """Answers requests from the run's stores, then from the executor, if there is one."""
 
-    def __init__(self, run: Run, executor: LocalExecutor | None, observer: Observer, check_time: Callable[[], None]) -> None:
+    def __init__(self, run: Run, executor: Executor | None, observer: Observer, check_time: Callable[[], None]) -> None:
         self._run = run
         self._executor = executor
         self._observer = observer
@@ -270,7 +270,7 @@ class _Answerer:
         name = subject(architecture, self._num_classes)
         return self._kept(name, boundary, lambda executor: executor.measure(architecture, boundary))
 
-    def _kept(self, name: str, boundary: str, measure: Callable[[LocalExecutor], Measurement]) -> Measurement | str:
+    def _kept(self, name: str, boundary: str, measure: Callable[[Executor], Measurement]) -> Measurement | str:
         """The run's row of that name, else a new one, else why there is none."""
         store = self._run.store
         at = conditions(self._run.config, boundary)

@@ -10,19 +10,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
-from optuna.storages import JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe
+from search.journal import open_journal
+
+if TYPE_CHECKING:
+    from search.database import Database
+
+T = TypeVar("T")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -33,10 +39,6 @@ METRIC = "mIoU (%)"
 """What the value of a trial is called in Optuna's own tools."""
 
 ORPHANED = "the driver ended before the training did"
-
-
-class StudyError(UserError):
-    """A record that cannot be opened or read; the message names the file or the database."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +100,16 @@ class TrainingStudy:
     Args:
         name: of the run; its studies are `name/step-00`, `name/step-01`, ...
         storage: a journal file's path, or a database URL (with `://`).
-        heal: repair what a killed driver left. Only the one driver of the run may ask for it.
+        heal: repair what a killed driver left. Only the one driver of the run may ask for it; a database server grants it to one.
 
     Raises:
-        StudyError: a journal damaged elsewhere than in its last line, or a database that cannot be reached.
+        StudyError: a journal damaged elsewhere than in its last line, a database that cannot be reached, or another driver.
     """
 
     def __init__(self, name: str, storage: str, *, heal: bool) -> None:
         self.name = name
-        self._storage = open_storage(storage, heal=heal)
+        self._database = _open_database(storage, name if heal else None) if "://" in storage else None
+        self._storage: BaseStorage = self._database.storage if self._database else open_journal(Path(storage), heal=heal)
         self._studies: dict[int, optuna.Study] = {}
         self._records: dict[str, TrainingRecord] = {}
         self._read(heal=heal)
@@ -135,8 +138,20 @@ class TrainingStudy:
         """Whether any training has given a score."""
         return any(record.miou_percent is not None for record in self._records.values())
 
+    def close(self) -> None:
+        """Let another driver have the record."""
+        if self._database is not None:
+            self._database.close()
+
     def begin(self, step: int, key: TrainingKey, attributes: dict[str, Any]) -> OpenTrial:
-        """Open a trial in state RUNNING with its key and what else is known; JSON values only."""
+        """Open a trial in state RUNNING with its key and what else is known; JSON values only.
+
+        Raises:
+            StudyError: the database does not answer, or has granted the record to another driver meanwhile.
+        """
+        return self._write(lambda: self._begin(step, key, attributes))
+
+    def _begin(self, step: int, key: TrainingKey, attributes: dict[str, Any]) -> OpenTrial:
         trial = self._study(step).ask()
         # In this order they are shown by Optuna's tools: what a reader looks for comes first.
         named = {"architecture": key.architecture, **attributes, "iterations": key.rung or key.recipe.iterations, "seed": key.seed}
@@ -148,26 +163,38 @@ class TrainingStudy:
     def finish(
         self, handle: OpenTrial, key: TrainingKey, record: TrainingRecord, attributes: dict[str, Any] | None = None
     ) -> TrainingRecord:
-        """Close a trial with its outcome and what else is known of it, and return the record with the trial's name."""
+        """Close a trial with its outcome and what else is known of it, and return the record with the trial's name. Raises as `begin`."""
         stored = dataclasses.replace(record, trial=f"step-{handle.step:02d}/{handle.number}")
         columns = {"failure": stored.failure} if stored.miou_percent is None else {"miou_percent": stored.miou_percent}
-        for name, value in {**columns, "train_s": stored.seconds, **(attributes or {}), "record": dataclasses.asdict(stored)}.items():
-            handle.trial.set_user_attr(name, value)
-        # The value itself is what makes the trial count, so it is written last.
-        if stored.miou_percent is None:
-            self._study(handle.step).tell(handle.number, state=TrialState.FAIL)
-        else:
-            self._study(handle.step).tell(handle.number, stored.miou_percent)
+        told = {**columns, "train_s": stored.seconds, **(attributes or {}), "record": dataclasses.asdict(stored)}
+        self._write(lambda: self._finish(handle, stored, told))
         self._records[key.text()] = stored
         return stored
 
+    def _finish(self, handle: OpenTrial, stored: TrainingRecord, told: dict[str, Any]) -> None:
+        with suppress(UpdateFinishedTrialError):  # a write that was tried again had arrived
+            for name, value in told.items():
+                handle.trial.set_user_attr(name, value)
+            # The value itself is what makes the trial count, so it is written last.
+            if stored.miou_percent is None:
+                self._study(handle.step).tell(handle.number, state=TrialState.FAIL)
+            else:
+                self._study(handle.step).tell(handle.number, stored.miou_percent)
+
     def describe(self, step: int, attributes: dict[str, Any]) -> None:
-        """Tell of a step what a reader of its study should know; JSON values only."""
+        """Tell of a step what a reader of its study should know; JSON values only. Raises as `begin` does."""
+        self._write(lambda: self._describe(step, attributes))
+
+    def _describe(self, step: int, attributes: dict[str, Any]) -> None:
         study = self._study(step)
         known = study.user_attrs
         for name, value in attributes.items():
             if known.get(name) != value:
                 study.set_user_attr(name, value)
+
+    def _write(self, action: Callable[[], T]) -> T:
+        """Write as the driver of the record, patiently where it lies in a database."""
+        return self._database.write(action) if self._database else action()
 
     def records(self) -> tuple[TrainingRecord, ...]:
         """Every finished training."""
@@ -224,51 +251,12 @@ def _record(stored: dict[str, Any]) -> TrainingRecord:
     return TrainingRecord(**{**stored, "curve": curve, "class_iou_percent": tuple(stored["class_iou_percent"])})
 
 
-def without_password(text: str) -> str:
-    """A text with the password of every URL in it hidden."""
-    return re.sub(r"(://[^\s/:@]*):[^\s@]*@", r"\1:***@", text)
+def open_storage(storage: str) -> BaseStorage:
+    """Optuna's storage of a journal file or a database URL, to read. Raises as `TrainingStudy` does."""
+    return _open_database(storage, None).storage if "://" in storage else open_journal(Path(storage), heal=False)
 
 
-def open_storage(storage: str, *, heal: bool) -> JournalStorage | RDBStorage:
-    """Optuna's storage of a journal file or a database URL. Raises as `TrainingStudy` does."""
-    if "://" in storage:
-        try:
-            return RDBStorage(storage, skip_table_creation=not heal)
-        except Exception as error:  # SQLAlchemy and the database drivers share no base class
-            reason = str(error.__cause__ or error).splitlines()[0]  # Optuna's own speaks of invalid data where a table is missing
-            raise StudyError(f"study database {without_password(storage)} cannot be opened: {reason}") from error
-    path = Path(storage)
-    try:
-        if heal:
-            _heal_journal(path)
-        _check_journal(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return JournalStorage(JournalFileBackend(str(path)))
-    except StudyError:
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        raise StudyError(f"study {path} cannot be opened: {error}") from error
+def _open_database(url: str, driver_of: str | None) -> Database:
+    from search.database import Database  # and with it SQLAlchemy, which takes its time
 
-
-def _heal_journal(path: Path) -> None:
-    """Cut a torn last line, which the next write would be glued to, and remove a killed writer's lock."""
-    Path(f"{path}.lock").unlink(missing_ok=True)
-    if path.exists():
-        with path.open("r+b") as file:
-            data = file.read()
-            whole = data.rfind(b"\n") + 1
-            if whole != len(data):
-                file.truncate(whole)
-
-
-def _check_journal(path: Path) -> None:
-    if not path.exists():
-        return
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn, not corrupt
-        try:
-            if "op_code" not in dict(json.loads(line)):
-                raise ValueError("no operation of a study")
-        except (ValueError, TypeError) as error:
-            raise StudyError(f"study {path} is corrupt in line {number}: {error}; restore it, or start a new run with --out") from error
+    return Database(url, driver_of)

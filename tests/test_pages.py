@@ -22,6 +22,7 @@ from plotly.offline import get_plotlyjs
 
 from lpsnet.errors import UserError
 from search.config import RacePlan
+from search.journal import without_password
 from search.observer import Observer
 from search.pages.build import ReportPlan, build_report, table_csv, write_run_report
 from search.pages.content import SLOPE, Column, Plot, Report, Table, listed, number, shown
@@ -33,7 +34,6 @@ from search.report import candidates_frame, family_frame
 from search.run import Run
 from search.runner import Progress, replay
 from search.step import slope_text
-from search.study import without_password
 from tests.long_run import make_long_run
 from tests.test_report import chain, make_run
 

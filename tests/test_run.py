@@ -20,9 +20,10 @@ from lpsnet.architecture import NAMED, ArchitectureError
 from lpsnet.errors import UserError
 from lpsnet.recipe import proxy_recipe
 from search.config import SearchConfig
+from search.journal import StudyError
 from search.run import FORMAT, Run, RunError, read_header, write_json
 from search.space import Bounds
-from search.study import StudyError, TrainingKey, TrainingRecord
+from search.study import TrainingKey, TrainingRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = SearchConfig(data="synthetic", height=32, width=64, steps=2, proxy=proxy_recipe(10))

@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe, proxy_recipe
-from search.study import METRIC, ORPHANED, OpenTrial, StudyError, TrainingKey, TrainingRecord, TrainingStudy
+from search.journal import StudyError
+from search.study import METRIC, ORPHANED, OpenTrial, TrainingKey, TrainingRecord, TrainingStudy
 
 KEY = TrainingKey(architecture="B1-1-1-1-1_C4-8-16-32-32_R4", recipe=proxy_recipe(10), parent_trial="step-00/0", seed=0)
 RECORD = TrainingRecord(

@@ -17,7 +17,7 @@ DATA = Path(__file__).parent / "data"
 
 
 def _studies(journal: Path) -> list[optuna.Study]:
-    storage = open_storage(str(journal), heal=False)
+    storage = open_storage(str(journal))
     return [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
 
 

@@ -112,6 +112,16 @@ class Frames:
                 f"frames are decoded anew each time: the cache {self._cache} cannot be written ({error}); LPS_SEARCH_CACHE names another"
             )
 
+    @property
+    def held(self) -> Batch | None:
+        """All frames decoded; None before `hold`, and where they are decoded anew each time."""
+        return self._held
+
+    def adopt(self, decoded: Batch) -> None:
+        """Hold frames that were decoded elsewhere, in place of decoding them. They are not written to."""
+        assert decoded.labels.shape == (len(self), *self.size)
+        self._held = decoded
+
     def batch(self, indices: Sequence[int], *, pin: bool = False) -> Batch:
         """The frames at `indices`, in that order; `pin` puts them where a GPU can fetch them."""
         self.hold()

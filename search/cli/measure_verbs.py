@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from latency.measurement import Conditions
     from latency.store import Store
 
+_EXTRAS = {
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx-cu13-bindings": "tensorrt-rtx",
+    "pycuda": "tensorrt",
+    "ray": "ray",
+    "psycopg": "postgresql",
+}
+"""Which extra brings a package."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
@@ -170,7 +179,7 @@ def doctor(
     from latency.store import default_store_path
 
     packages = dict.fromkeys(("torch", "onnx", "onnxscript", "onnxruntime", "optuna", "kornia", "numpy", "scipy", "pandas"), "")
-    for name, extra in (("tensorrt", "tensorrt"), ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx"), ("pycuda", "tensorrt"), ("ray", "ray")):
+    for name, extra in _EXTRAS.items():
         packages[name] = f"; pip install 'lps-search[{extra}]' brings it"
     states: list[dict[str, str]] = []
     for name in backend_names():

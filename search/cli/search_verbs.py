@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from lpsnet.recipe import PROXY_BATCH, PROXY_ITERATIONS
 from search.cli.console import Live, complain, parse_counts, print_table
+from search.cli.executors import ExecutorName, GpusPerTraining, Limits, RayAddress, RayWait, Where, open_executor
 from search.cli.options import (
     AsJson,
     Backend,
@@ -25,27 +27,16 @@ from search.cli.options import (
     TrainingDevice,
     TrainingPrecision,
     data_fields,
-    resolve_device,
     timing_plan,
 )
 
 if TYPE_CHECKING:
-    from lpsnet.recipe import TrainRecipe
     from search.config import SearchConfig
     from search.run import Run
     from search.runner import Progress
-    from search.space import Bounds
     from search.step import Step, Trial
 
 MaxHours = Annotated[float | None, typer.Option(help="Begin nothing new after this many hours.", min=0.0)]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What may be spent: seconds on a single latency (0 for no limit), and hours until nothing new begins."""
-
-    latency_s: float
-    max_hours: float | None
 
 
 def register(app: typer.Typer) -> None:
@@ -84,6 +75,10 @@ def expand(
     storage: Annotated[str, typer.Option(help="Database URL of the studies. Default: a journal file in the run.")] = "",
     predictor: Annotated[Path | None, typer.Option(help="Folder of latency-predictor; only what it leaves in doubt is measured.")] = None,
     noise: Annotated[float, typer.Option(help="Latencies nearer than this share are run in turns where it matters; 0: never.")] = 0.03,
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = "",
+    gpus_per_training: GpusPerTraining = None,
+    ray_wait: RayWait = 300.0,
     store: StorePath = None,
     latency_limit: LatencyLimit = 900.0,
     max_hours: MaxHours = None,
@@ -91,39 +86,35 @@ def expand(
     as_json: AsJson = False,
 ) -> None:
     """Run progressive scaling (Algorithm 1): expand a tiny network step by step into a family."""
+    where = Where(executor=executor, address=ray_address, gpus_per_training=gpus_per_training, wait_s=ray_wait)
+    same = data_fields(data, size) | {"backend": backend, "device": device, "boundary": boundary, "seed": seed, "storage": storage}
+    same |= _machine(threads, where.training_device(training_device), latency_seconds, precision, parallel) | {"steps": steps}
+    same |= _training(proxy_iterations, batch, changes, rungs, seeds, inherit) | {"noise": noise, "validation_frames": validation_frames}
+    config = _config(start, predictor, same, max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths)
+    limits = Limits(latency_s=latency_limit, max_hours=max_hours, store=store)
+    if dry_run:
+        _dry_run(config, where, store, as_json)
+    else:
+        _drive(out or Path("runs") / config.data.partition(":")[0], config, where, limits, as_json, remeasure=False)
+
+
+def _config(start: str, predictor: Path | None, same: dict[str, Any], **bounds: Any) -> SearchConfig:
+    """What a run keeps the same."""
     from lpsnet.zoo import lps_net
-    from search.config import RacePlan, SearchConfig
-
-    same = data_fields(data, size) | {"start": str(lps_net(start, "expand")), "backend": backend, "device": device, "boundary": boundary}
-    same |= {"seed": seed, "storage": storage, "steps": steps, "noise": noise, "validation_frames": validation_frames}
-    config = SearchConfig(
-        **_machine(threads, training_device, latency_seconds, precision, parallel),
-        predictor=str(predictor.resolve()) if predictor else "",
-        proxy=_proxy(proxy_iterations, batch, changes or []),
-        race=RacePlan(rungs=parse_counts(rungs, "--rungs"), seeds=seeds, inherit=inherit),
-        bounds=_bounds(max_scale=max_scale, max_width=max_width, max_depth=max_depth, max_paths=max_paths),
-        **same,
-    )
-    (_dry_run if dry_run else _start)(config, store, out, Limits(latency_s=latency_limit, max_hours=max_hours), as_json)
-
-
-def _start(config: SearchConfig, store: Path | None, out: Path | None, limits: Limits, as_json: bool) -> None:
-    """Begin a run, or go on with the one in its folder."""
-    _drive(out or Path("runs") / config.data.partition(":")[0], config, store, limits, as_json, remeasure=False)
-
-
-def _bounds(**limits: Any) -> Bounds:
-    """What no network may exceed."""
+    from search.config import SearchConfig
     from search.space import Bounds
 
-    return Bounds(**limits)
+    known = str(predictor.resolve()) if predictor else ""
+    return SearchConfig(start=str(lps_net(start, "expand")), predictor=known, bounds=Bounds(**bounds), **same)
 
 
-def _proxy(iterations: int, batch: int, changes: list[str]) -> TrainRecipe:
-    """The recipe of a candidate."""
+def _training(iterations: int, batch: int, changes: list[str] | None, rungs: str, seeds: int, inherit: bool) -> dict[str, Any]:
+    """The recipe of a candidate, and how the candidates of a step race."""
     from lpsnet.recipe import changed, proxy_recipe
+    from search.config import RacePlan
 
-    return changed(dataclasses.replace(proxy_recipe(iterations), batch_size=batch), changes)
+    proxy = changed(dataclasses.replace(proxy_recipe(iterations), batch_size=batch), changes or [])
+    return {"proxy": proxy, "race": RacePlan(rungs=parse_counts(rungs, "--rungs"), seeds=seeds, inherit=inherit)}
 
 
 def _machine(threads: int, training_device: str, latency_seconds: float, precision: str, parallel: int) -> dict[str, Any]:
@@ -131,7 +122,7 @@ def _machine(threads: int, training_device: str, latency_seconds: float, precisi
     from latency.environment import available_cores
 
     plan = timing_plan(latency_seconds)
-    training = {"training_device": resolve_device(training_device, "--training-device"), "precision": precision, "parallel": parallel}
+    training = {"training_device": training_device, "precision": precision, "parallel": parallel}
     return {**training, "threads": threads or available_cores(), "plan": plan}
 
 
@@ -139,6 +130,10 @@ def resume(
     run: Annotated[Path, typer.Argument(help="Folder of the run.")],
     steps: Annotated[int | None, typer.Option(help="Go on to this many steps in all.", min=0)] = None,
     remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure all latencies anew in this environment.")] = False,
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = "",
+    gpus_per_training: GpusPerTraining = None,
+    ray_wait: RayWait = 300.0,
     store: StorePath = None,
     latency_limit: LatencyLimit = 900.0,
     max_hours: MaxHours = None,
@@ -147,10 +142,11 @@ def resume(
     """Go on with a run where it stopped: what was measured and trained is not done again."""
     from search.run import read_header
 
+    where = Where(executor=executor, address=ray_address, gpus_per_training=gpus_per_training, wait_s=ray_wait)
     config = read_header(run).config
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
-    _drive(run, config, store, Limits(latency_s=latency_limit, max_hours=max_hours), as_json, remeasure=remeasure)
+    _drive(run, config, where, Limits(latency_s=latency_limit, max_hours=max_hours, store=store), as_json, remeasure=remeasure)
 
 
 def show(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_json: AsJson = False) -> None:
@@ -173,25 +169,19 @@ def show(run: Annotated[Path, typer.Argument(help="Folder of the run.")], as_jso
         _print_state(opened.config.steps, progress)
 
 
-def _drive(out: Path, config: SearchConfig, store: Path | None, limits: Limits, as_json: bool, *, remeasure: bool) -> None:
+def _drive(out: Path, config: SearchConfig, where: Where, limits: Limits, as_json: bool, *, remeasure: bool) -> None:
     """Open the run, advance it, write the derived files, and say how it ended."""
-    from latency.store import Store, default_store_path
-    from search.executor import LocalExecutor, current_environment
     from search.report import weight_faults, write_report
     from search.run import Run
     from search.runner import advance
 
-    environment = current_environment(config)
-    with Live() as live:
+    with Live() as live, closing(open_executor(where, config, limits, live)) as executor:
         live.decided = (lambda step: None) if as_json else print_step  # type: ignore[method-assign]
-        executor = LocalExecutor(config, Store(store or default_store_path()), live, limit_s=limits.latency_s)
-        with Run.start(out, config, executor.proxy.class_names, environment, remeasure=remeasure) as run:
+        with Run.start(out, config, executor.class_names, executor.environment(), remeasure=remeasure) as run:
             try:
                 progress = advance(run, executor, live, lambda so_far: write_report(run, so_far.steps), max_hours=limits.max_hours)
             except KeyboardInterrupt:
                 raise typer.Exit(complain(f"stopped; go on with: lps-search resume {out}", 130)) from None
-            finally:
-                executor.close()
             if as_json:
                 _print_json(run, progress)
             else:
@@ -282,11 +272,12 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _dry_run(config: SearchConfig, store: Path | None, out: Path | None, limits: Limits, as_json: bool) -> None:
+def _dry_run(config: SearchConfig, where: Where, store: Path | None, as_json: bool) -> None:
     """Print the plan of a search, with an estimate from a real latency and a few real iterations of its start."""
     from latency.store import Store, default_store_path
     from search.plan import plan_search
 
+    where.require_local("--dry-run, which tries this machine,")
     with Live() as live:
         plan = plan_search(config, Store(store or default_store_path()), live)
     if as_json:

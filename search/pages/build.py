@@ -13,6 +13,7 @@ from typing import Any
 
 from latency.files import replace_file
 from lpsnet.errors import UserError
+from search.journal import without_password
 from search.observer import Observer
 from search.pages.candidates import candidates_section
 from search.pages.chain import chain_section
@@ -27,7 +28,6 @@ from search.pages.markdown import markdown
 from search.pages.others import read_others
 from search.pages.pictures import PicturePlan, check_picks, pictures_section
 from search.run import Run, provenance
-from search.study import without_password
 
 PAGE, TEXT, TABLES = "report.html", "report.md", "tables"
 

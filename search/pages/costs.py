@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from optuna.trial import FrozenTrial, TrialState
 
 from search.executor import conditions
+from search.journal import without_password
 from search.pages.content import Column, Facts, Item, Plot, Section, Table
 from search.pages.facts import Omission, RunFacts
 from search.pages.plots import by_step, linear
 from search.report import weight_faults
 from search.step import Failure, Step
-from search.study import without_password
 
 COLUMNS = (
     ("step", "d"),
