@@ -25,6 +25,7 @@ from search.observer import Observer
 from search.pareto import Point, hypervolume
 from search.pool import Pool
 from search.problem import Seen, Surrogate
+from search.ranking import spearman_interval
 from search.samplers import random_network
 from search.space import Bounds
 from search.training_table import Setting, Task, TrainingTable, open_table, train_tasks
@@ -104,6 +105,19 @@ def make_bench(plan: BenchPlan, config: SearchConfig, store: Store, out: Path, o
     finally:
         pool.close()
     return table
+
+
+def agreement(table: TrainingTable, plan: BenchPlan) -> dict[str, float] | None:
+    """Spearman's rho of short against long trainings with its 95 % interval, over the networks that have all; None for fewer than three."""
+    names = [str(network) for network in draw(plan.networks, plan.seed)]
+    rows = [
+        [table.score(name, plan.long.name, 0)] + [table.score(name, plan.short.name, seed) for seed in range(plan.seeds)] for name in names
+    ]
+    whole = np.array([row for row in rows if None not in row], dtype=float)
+    if len(whole) < 3:
+        return None
+    rho = spearman_interval(whole[:, 0], whole[:, 1:])
+    return {"networks": len(whole), "spearman": rho.value, "spearman_low": rho.low, "spearman_high": rho.high}
 
 
 def surrogate(folder: Path, setting: str) -> Surrogate:

@@ -133,6 +133,16 @@ class Surrogate:
         """(networks,): error of each when it is left out, in points of mIoU or in logarithms."""
         return self._fits[kind].left_out()
 
+    def quality(self) -> dict[str, float]:
+        """How far to trust it: root mean square errors of networks left out, in points and as shares, and the noise of a seed in points."""
+        errors = {kind: float(np.sqrt((self.left_out(kind) ** 2).mean())) for kind in self._fits}
+        return {
+            "miou_points": errors["miou"],
+            "latency_share": errors["latency"],
+            "seconds_share": errors["seconds"],
+            "seed_sd": self.seed_sd,
+        }
+
     def problem(self, budget_s: float, seed: int, slowest_ms: float = math.inf) -> Budgeted:
         """A problem of this surrogate: the same network has the same luck with the same seed."""
 

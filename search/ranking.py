@@ -109,10 +109,13 @@ def seed_noise(step: StepScores) -> float:
     return float(np.sqrt(((own - own.mean(1, keepdims=True)) ** 2).sum() / ((candidates - 1) * (seeds - 1))))
 
 
-def overall_spearman(steps: Sequence[StepScores], *, seed: int = 0) -> Interval:
+def overall_spearman(steps: Sequence[StepScores]) -> Interval:
     """Rho of the mIoU itself over all candidates of a run, cheap against full, mean over the cheap seeds."""
-    full = np.concatenate([step.full.mean(1) for step in steps])
-    cheap = np.concatenate([step.cheap for step in steps])
+    return spearman_interval(np.concatenate([step.full.mean(1) for step in steps]), np.concatenate([step.cheap for step in steps]))
+
+
+def spearman_interval(full: np.ndarray, cheap: np.ndarray, *, seed: int = 0) -> Interval:
+    """Rho of cheap scores, (networks, seeds), against full ones, (networks,): mean over the seeds, bootstrapped over the networks."""
 
     def rho(chosen: np.ndarray) -> float:
         return float(np.mean([spearman(cheap[chosen, s], full[chosen]) for s in range(cheap.shape[1])]))

@@ -57,7 +57,6 @@ class Greedy:
             while members:
                 members = self._step(problem, members, bounds, start, been)
                 been.update(members)
-                members = [network for network in members if problem.latency(network) <= problem.slowest_ms]
         except OutOfBudget:
             return
 
@@ -79,11 +78,13 @@ class Greedy:
         return list(dict.fromkeys(child for _, child, _ in ranked))[: self.beam]
 
     def _ranked(self, problem: Problem, parent: Architecture, bounds: Bounds) -> list[tuple[float, Architecture]]:
-        """Candidates of a network, the largest slope first."""
+        """Candidates of a network that count, the largest slope first."""
         before, base = problem.latency(parent), problem.miou(parent)
         found = []
         for candidate in candidates(problem, parent, bounds):
             child = candidate.architecture
+            if candidate.latency_ms > problem.slowest_ms:
+                continue
             if self.width_multiple > 1 and child.widths != parent.widths and any(w % self.width_multiple for w in child.widths[1:]):
                 continue
             gain = problem.miou(child) - base - self.caution * self.error_percent

@@ -140,7 +140,7 @@ def bench_table(
 ) -> None:
     """Measure and train networks of the space: a table on which searches can be replayed in seconds."""
     from latency.store import Store, default_store_path
-    from search.bench import BenchPlan, make_bench
+    from search.bench import BenchPlan, agreement, make_bench
     from search.executor import current_environment
     from search.run import provenance, write_json
     from search.training_table import Setting
@@ -151,6 +151,7 @@ def bench_table(
         table = make_bench(plan, config, Store(store or default_store_path()), out, live)
     counts = {name: sum(task.setting == name for task in table.rows) for name in (short, long)}
     told = {"out": str(out), "trainings": counts, "failed": sum(row.miou_percent is None for row in table.rows.values())}
+    told["short_against_long"] = agreement(table, plan)
     environment = dataclasses.asdict(current_environment(config))
     write_json(out / "summary.json", {**told, "config": config.to_dict(), "environment": environment, **provenance()})
     print(json.dumps(told) if as_json else f"{out} holds {', '.join(f'{n} trainings {name}' for name, n in counts.items())}")
@@ -185,12 +186,16 @@ def rival(
     from search.run import provenance, write_json
     from search.training_table import Setting
 
+    model = surrogate(bench, Setting.parse(short).name)
     with Live() as bar:
-        rows = replay(surrogate(bench, Setting.parse(short).name), names, seeds, 3600 * hours, bar)
+        rows = replay(model, names, seeds, 3600 * hours, bar)
     found = summary(rows)
     write_rows(out / "curves.csv", rows)
     write_rows(out / "summary.csv", found)
-    write_json(out / "summary.json", {"bench": str(bench), "seeds": seeds, "hours": hours, "samplers": found, **provenance()})
+    write_json(
+        out / "summary.json",
+        {"bench": str(bench), "surrogate": model.quality(), "seeds": seeds, "hours": hours, "samplers": found, **provenance()},
+    )
     draw_rivals(rows, out / "curves.png")
     if as_json:
         print(json.dumps(found))
