@@ -16,8 +16,9 @@ the same answers give the same chain. Where the paper is silent:
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from lpsnet.architecture import Architecture
@@ -110,13 +111,14 @@ def _candidates(
     if forecast is None:
         yield from _measure(number, units, latencies)
     else:
-        while unit := next_for_target(units, round_.measured(), round_.failed(), forecast(round_.relatives())):
+        while unit := next_for_target(units, round_.measured(), round_.failed(), forecast(round_.measured())):
             yield from _measure(number, (unit,), latencies)
     skipped = round_.skipped
     for operation in [operation for operation, (first,) in round_.ladders.items() if first in round_.failed()]:
         skipped[operation.name] = f"k = 1 could not be measured: {round_.reason(operation, 1)}"
         del round_.ladders[operation]
-    known = [round_.measured()[unit] for unit in units if unit in round_.measured()]
+    measured = round_.measured()
+    known = [measured[unit] for unit in units if unit in measured]
     if not known:
         raise SearchStopped(f"step {number}: no expansion of {parent.architecture} could be measured ({reasons(skipped)})")
     target = max(known)
@@ -163,18 +165,18 @@ class _Round:
         return latency.reason if isinstance(latency, Failure) else ""
 
     def measured(self) -> dict[Architecture, float]:
-        """The latencies that are known."""
-        return {architecture: latency for architecture, latency in self.latencies.items() if not isinstance(latency, Failure)}
-
-    def relatives(self) -> dict[Architecture, float]:
         """The latencies that are known of the parent and its expansions."""
-        family = [self._parent, *(network for ladder in self.ladders.values() for network in ladder)]
-        measured = self.measured()
-        return {network: measured[network] for network in family if network in measured}
+        return {network: latency for network, latency in self._known() if not isinstance(latency, Failure)}
 
     def failed(self) -> set[Architecture]:
-        """The networks that could not be measured."""
-        return {architecture for architecture, latency in self.latencies.items() if isinstance(latency, Failure)}
+        """The expansions that could not be measured."""
+        return {network for network, latency in self._known() if isinstance(latency, Failure)}
+
+    def _known(self) -> Iterator[tuple[Architecture, float | Failure]]:
+        """Of this step's networks alone: a long search knows very many."""
+        for network in itertools.chain((self._parent,), *self.ladders.values()):
+            if network in self.latencies:
+                yield network, self.latencies[network]
 
     def unmeasured(self) -> dict[str, str]:
         """Operation by name, and which k of its ladder nobody asked for."""
@@ -186,7 +188,7 @@ def _bracket(round_: _Round, target: float, forecast: Forecast) -> Generator[Req
     """Measure of each operation, a round at a time, what may come nearest the target; leave the rest to the forecast."""
     while True:
         wanted = []
-        measured, failed, expected = round_.measured(), round_.failed(), forecast(round_.relatives())
+        measured, failed, expected = round_.measured(), round_.failed(), forecast(round_.measured())
         for operation, ladder in list(round_.ladders.items()):
             broken = next((k for k, network in enumerate(ladder, 1) if network in failed), None)
             if broken is not None:
