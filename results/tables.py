@@ -1,4 +1,4 @@
-"""Writes the README's tables from the files in this folder: `python results/tables.py`, or `--check` to compare only.
+"""Writes the tables of README and docs from the files in this folder: `python results/tables.py`, or `--check` to compare only.
 
 A table stands between `<!-- table: FILE COLUMN COLUMN ... -->` and `<!-- end -->`; FILE is a CSV below this folder.
 """
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent
-README = RESULTS.parent / "README.md"
+PAGES = (RESULTS.parent / "README.md", *sorted((RESULTS.parent / "docs").glob("*.md")))
 BLOCK = re.compile(r"(<!-- table: (\S+) ([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -37,13 +37,15 @@ def table(path: Path, columns: list[str]) -> str:
 
 
 def written(text: str) -> str:
-    """The README with every table written anew."""
+    """A page with every table written anew."""
     return BLOCK.sub(lambda match: match[1] + table(RESULTS / match[2], match[3].split()) + match[5], text)
 
 
 if __name__ == "__main__":
-    before = README.read_text()
-    after = written(before)
-    if "--check" in sys.argv[1:]:
-        sys.exit("the README's tables differ from results/; run python results/tables.py" if before != after else 0)
-    README.write_text(after)
+    for page in PAGES:
+        before = page.read_text()
+        after = written(before)
+        if before != after and "--check" in sys.argv[1:]:
+            sys.exit(f"the tables of {page.name} differ from results/; run python results/tables.py")
+        if before != after:
+            page.write_text(after)
