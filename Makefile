@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SEARCH ?= --steps 2 --proxy-iterations 80 --latency-seconds 0.2
 RUN ?= runs/synthetic
+FAULTS ?= 500
 
-.PHONY: search test test-cluster check clean
+.PHONY: search test test-cluster check drill clean
 
 search: $(INSTALLED)
 	$(BIN)/lps-search expand $(SEARCH) --out $(RUN)
@@ -23,6 +24,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+drill: $(INSTALLED)
+	$(BIN)/python -m tests.drill --faults $(FAULTS) --out results/drills
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; run make PYTHON=python3.12 with one")'

@@ -135,7 +135,7 @@ def compare(
     known = store.find(in_turns(*subjects), conditions, environment(backend, conditions.device))
     if not isinstance(known, Measurement):
         with device_lock(conditions.device, alone=True):
-            run = _in_turns if worker is None else partial(worker.call, _in_turns)
+            run = _in_turns if worker is None else partial(worker.call_twice, _in_turns)
             known = run(first, second, conditions, subjects, turns)
         known.found["reason"] = reason
         store.add(known)

@@ -129,7 +129,7 @@ def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subjec
     with device_lock(conditions.device, alone=True):  # held here, so that a wait is no part of a worker's time
         if worker is None:
             return _measured(backend, module, conditions, subject)
-        found: Measurement = worker.call(_measured_there, module, conditions, subject)
+        found: Measurement = worker.call_twice(_measured_there, module, conditions, subject)
         return found
 
 

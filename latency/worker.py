@@ -25,6 +25,10 @@ class WorkerLost(MeasurementFailed):
     """The process gave no answer in time, or ended. That may say as much about the moment as about the network."""
 
 
+class WorkerEnded(WorkerLost):
+    """The process ended: it was killed, or what it ran crashed."""
+
+
 class Worker:
     """A process that is started at the first call, kept between calls, and started anew after it was lost.
 
@@ -53,7 +57,7 @@ class Worker:
             answered = connection.poll(self.limit_s)
             value, error = pickle.loads(connection.recv_bytes()) if answered else (None, None)
         except (EOFError, OSError):
-            raise WorkerLost(f"the process {self._ending()}") from None
+            raise WorkerEnded(f"the process {self._ending()}") from None
         except BaseException:  # an interrupt: what would come now belongs to no call
             self.close()
             raise
@@ -64,6 +68,13 @@ class Worker:
         if error is not None:
             raise error
         return value
+
+    def call_twice(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """As `call`, and once more where the process ended: killed by somebody, or for want of memory that is there the next time."""
+        try:
+            return self.call(function, *arguments)
+        except WorkerEnded:
+            return self.call(function, *arguments)
 
     def close(self) -> None:
         """End the process: it leaves by itself when nobody calls, and is killed where it does not."""
@@ -90,7 +101,7 @@ class Worker:
             try:
                 connection.recv_bytes()
             except EOFError:
-                raise WorkerLost(f"the process {self._ending()}") from None
+                raise WorkerEnded(f"the process {self._ending()}") from None
         return self._connection
 
     def _ending(self) -> str:
@@ -120,7 +131,10 @@ def _serve(connection: Connection) -> None:
             sent = pickle.dumps(answer)
         except Exception as error:
             sent = pickle.dumps((None, MeasurementFailed(f"the answer cannot be passed on: {type(error).__name__}: {error}")))
-        connection.send_bytes(sent)
+        try:
+            connection.send_bytes(sent)
+        except OSError:  # the caller has gone: there is nobody to tell
+            return
 
 
 def portable(error: Exception) -> Exception:

@@ -122,11 +122,11 @@ class Proxy:
             )
         except UserError:
             raise
-        except (ValueError, MemoryError, torch.OutOfMemoryError) as error:
-            raise TrainingFailed(f"{type(error).__name__}: {error}") from error
-        except RuntimeError as error:
+        except (ValueError, MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):  # torch raises no type of its own for a full host memory
                 raise TrainingFailed(f"out of memory: {error}") from error
+            if isinstance(error, ValueError):
+                raise TrainingFailed(f"{type(error).__name__}: {error}") from error
             raise
 
 

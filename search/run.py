@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -35,6 +35,12 @@ from search.study import TrainingKey, TrainingStudy
 
 FORMAT = 1
 PREDICTOR, STORE, JOURNAL, LOCK = "predictor", "latency.sqlite", "study.journal", "driver.lock"
+_UNFINISHED = (
+    ".config.json.*", ".environment.json.*", ".candidates.csv.*", ".family.csv.*", ".trajectory.png.*",
+    "checkpoints/.*.safetensors.*", "states/.*.pt.*",
+)  # fmt: skip
+"""Files that a driver was killed in the midst of writing."""
+
 _PACKAGES = ("lps-search", "torch", "kornia", "numpy", "onnx", "onnxruntime", "onnxscript", "optuna", "pandas", "torchmetrics")
 
 
@@ -85,7 +91,9 @@ class Run:
         make_folder(path)
         lock = _acquire(path)
         try:
-            header, new = _header(path, config, class_names)
+            for left in (left for pattern in _UNFINISHED for left in path.glob(pattern)):
+                left.unlink(missing_ok=True)
+            header, new = _header(path, config, class_names, remeasure=remeasure)
             if new:
                 shutil.rmtree(path / PREDICTOR, ignore_errors=True)
             if new or _check_environment(path, environment, remeasure=remeasure):
@@ -251,19 +259,24 @@ def _acquire(path: Path) -> IO[str]:
         holder = lock.read().strip()
         lock.close()
         raise RunError(f"run {path} is being driven by process {holder or 'unknown'}; one driver a run") from error
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    try:
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+    except OSError as error:
+        with suppress(OSError):  # closing tries to write it again
+            lock.close()
+        raise RunError(f"run folder {path} cannot be written: {error}; name another one with --out") from error
     return lock
 
 
-def _header(path: Path, config: SearchConfig, class_names: tuple[str, ...]) -> tuple[Header, bool]:
+def _header(path: Path, config: SearchConfig, class_names: tuple[str, ...], *, remeasure: bool) -> tuple[Header, bool]:
     """The header of the run as it is to be, and whether it is a new one. Raises `RunError` where another search lies there."""
     fresh = Header(config, class_names, f"{path.resolve().name}-{uuid4().hex[:12]}")
     if not (path / "config.json").exists():
         return fresh, True
     known = read_header(path)
-    _check_parts(path, known.config)
+    _check_parts(path, known.config, remeasure=remeasure)
     different = known.config.differences(config)
     if known.class_names != class_names:
         different.append(f"classes: {list(known.class_names)}, not {list(class_names)}")
@@ -285,13 +298,15 @@ def _has_trained(path: Path, known: Header) -> bool:
         return study.has_scores()
 
 
-def _check_parts(path: Path, config: SearchConfig) -> None:
+def _check_parts(path: Path, config: SearchConfig, *, remeasure: bool) -> None:
     """Refuse a run that has trained something but lost a part of its record: it would be trained or measured again unasked."""
-    parts = [path / "environment.json", path / STORE, *([] if config.storage else [path / JOURNAL])]
+    parts = [path / "environment.json", *([] if remeasure else [path / STORE]), *([] if config.storage else [path / JOURNAL])]
     parts += [path / PREDICTOR / name for name in (TABLE_FILE, PREDICTOR_FILE) if config.predictor]
     lost = [part.name for part in parts if not part.is_file()]
     if lost and ((path / "candidates.csv").exists() or any((path / "checkpoints").glob("*.safetensors"))):
-        raise RunError(f"run {path} has lost {' and '.join(lost)}: put it back, or start anew with another --out")
+        again = "; lps-search resume --remeasure takes latencies from this machine's store, and measures what that lacks"
+        told = f"run {path} has lost {' and '.join(lost)}: put it back, or start anew with another --out"
+        raise RunError(told + (again if lost == [STORE] else ""))
 
 
 def _check_environment(path: Path, environment: Environment, *, remeasure: bool) -> bool:

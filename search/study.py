@@ -11,8 +11,8 @@ import dataclasses
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from lpsnet.recipe import TrainRecipe
-from search.journal import open_journal
+from search.journal import StudyError, open_journal, without_password
 
 if TYPE_CHECKING:
     from search.database import Database
@@ -107,12 +107,24 @@ class TrainingStudy:
     """
 
     def __init__(self, name: str, storage: str, *, heal: bool) -> None:
-        self.name = name
+        self.name, self._where = name, storage
         self._database = _open_database(storage, name if heal else None) if "://" in storage else None
         self._storage: BaseStorage = self._database.storage if self._database else open_journal(Path(storage), heal=heal)
         self._studies: dict[int, optuna.Study] = {}
         self._records: dict[str, TrainingRecord] = {}
-        self._read(heal=heal)
+        with self._told():
+            self._read(heal=heal)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turns what a full disk or a lost database raises into `StudyError`."""
+        try:
+            yield
+        except (OSError, optuna.exceptions.StorageInternalError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise StudyError(
+                f"study {without_password(self._where)} cannot be written: {reason}; go on with lps-search resume once it can"
+            ) from error
 
     def refresh(self) -> None:
         """Take in what the run's driver has stored since; for a reader beside it."""
@@ -194,7 +206,8 @@ class TrainingStudy:
 
     def _write(self, action: Callable[[], T]) -> T:
         """Write as the driver of the record, patiently where it lies in a database."""
-        return self._database.write(action) if self._database else action()
+        with self._told():
+            return self._database.write(action) if self._database else action()
 
     def records(self) -> tuple[TrainingRecord, ...]:
         """Every finished training."""
