@@ -119,9 +119,10 @@ def _serve(connection: Connection) -> None:
     connection.send_bytes(b"ready")
     while True:
         try:
-            function, arguments = pickle.loads(connection.recv_bytes())
-        except EOFError:
+            asked = connection.recv_bytes()
+        except (EOFError, OSError):  # the caller has gone, perhaps without reading the last answer
             return
+        function, arguments = pickle.loads(asked)
         answer: tuple[Any, Exception | None]
         try:
             answer = (function(*arguments), None)
@@ -133,7 +134,7 @@ def _serve(connection: Connection) -> None:
             sent = pickle.dumps((None, MeasurementFailed(f"the answer cannot be passed on: {type(error).__name__}: {error}")))
         try:
             connection.send_bytes(sent)
-        except OSError:  # the caller has gone: there is nobody to tell
+        except OSError:
             return
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import threading
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -58,13 +59,20 @@ def caller_goes() -> None:
     CALLER.pop().close()
 
 
-def test_a_process_whose_caller_has_gone_meanwhile_leaves_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def caller_goes_later() -> str:
+    """The answer lies unread in the pipe when the caller goes."""
+    threading.Timer(0.2, CALLER.pop().close).start()
+    return "unread"
+
+
+@pytest.mark.parametrize("going", [caller_goes, caller_goes_later])
+def test_a_process_whose_caller_has_gone_leaves_without_an_error(monkeypatch: pytest.MonkeyPatch, going: Callable[[], object]) -> None:
     # It is served in this process, which keeps its own signals and must not die with its thread.
     monkeypatch.setattr("latency.worker.signal.signal", lambda *ignored: None)
     monkeypatch.setattr(latency.worker, "sys", SimpleNamespace(platform="tests"))
     ours, theirs = Pipe()
     CALLER.append(ours)
-    ours.send_bytes(pickle.dumps((caller_goes, ())))
+    ours.send_bytes(pickle.dumps((going, ())))
     latency.worker._serve(theirs)
     theirs.close()
     assert not CALLER
