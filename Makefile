@@ -7,8 +7,9 @@ INSTALLED := $(VENV)/.installed
 SEARCH ?= --steps 2 --proxy-iterations 80 --latency-seconds 0.2
 RUN ?= runs/synthetic
 FAULTS ?= 500
+FUZZ ?=
 
-.PHONY: search test test-cluster check drill clean
+.PHONY: search test test-cluster check drill fuzz clean
 
 search: $(INSTALLED)
 	$(BIN)/lps-search expand $(SEARCH) --out $(RUN)
@@ -27,6 +28,10 @@ check: $(INSTALLED)
 
 drill: $(INSTALLED)
 	$(BIN)/python -m tests.drill --faults $(FAULTS) --out results/drills
+
+# A million hostile inputs, nicely: hours on two busy cores; stopped, it goes on. Some of them: make fuzz FUZZ="image store --inputs 10000 --out /tmp/fuzz"
+fuzz: $(INSTALLED)
+	nice -n 5 $(BIN)/python -m tests.fuzz $(FUZZ)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; run make PYTHON=python3.12 with one")'

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from latency.engine import runtime_module
 from latency.protocols import BackendError
+from latency.told import parse_json
 
 _TYPES = {"FP16": ("half", "fp16"), "FP32": ("float", "fp32"), "INT8": ("int8",), "BF16": ("bf16", "bfloat16")}
 
@@ -27,7 +27,7 @@ def read_engine(path: Path, compute_capability: str | None) -> tuple[bytes, dict
     """
     beside = path.with_name(path.name + ".json")
     try:
-        data, description = path.read_bytes(), json.loads(beside.read_text())
+        data, description = path.read_bytes(), parse_json(beside.read_text())
         flavour, version = str(description["flavour"]), description["version"]
         built_for = [str(one) for one in description["compute_capabilities"] or [description.get("built_on")] if one]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -52,7 +52,7 @@ def precisions_found(layers: str) -> dict[str, int]:
     Empty where it tells nothing of the kind.
     """
     try:
-        rows = json.loads(layers)["Layers"] or []
+        rows = parse_json(layers)["Layers"] or []
     except (ValueError, KeyError, TypeError):
         return {}
     return dict(Counter(kind for row in rows if isinstance(row, dict) and (kind := _type(row))))

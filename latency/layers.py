@@ -10,7 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from latency.store import Store
+
+MOST_ROWS, LARGEST = 4096, 1_000_000
+"""Of a table that is read: the splines over its rows take memory by the square of their number, and no layer has larger numbers."""
 
 STACK = 4
 """Equal layers timed in a row where input and output have the same shape, so that entry and exit count less."""
@@ -182,8 +185,13 @@ def read_table(path: Path) -> list[LayerRow]:
     try:
         found = list(csv.DictReader(path.read_text().splitlines()))
         rows = [LayerRow(Conv(**{n: int(row[n]) for n in names}), float(row["latency_ms"]), _truth(row["stable"])) for row in found]
-        if wrong := [row for row in rows if not 0 < row.latency_ms < math.inf]:
-            raise ValueError(f"{wrong[0].conv} has a latency of {wrong[0].latency_ms} ms")
+        if len(rows) > MOST_ROWS:
+            raise ValueError(f"it has {len(rows)} rows, more than {MOST_ROWS}")
+        for row in rows:
+            if not 0 < row.latency_ms < math.inf:
+                raise ValueError(f"{row.conv} has a latency of {row.latency_ms} ms")
+            if not all(1 <= value <= LARGEST for value in astuple(row.conv)) or row.conv.channels_in % row.conv.groups:
+                raise ValueError(f"{row.conv} on {row.conv.height}x{row.conv.width} is no convolution")
         return rows
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} is no layer table: {error}") from error

@@ -12,6 +12,8 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
+from latency.told import check_fields, is_number, parse_json, shortened
+
 BOUNDARIES = ("scores", "logits", "labels")
 """Where the timed graph ends: coarse score maps, full-resolution logits, or full-resolution class indices."""
 
@@ -101,10 +103,15 @@ class Conditions:
 
     @classmethod
     def from_key(cls, key: str) -> Conditions:
-        """The inverse of `key`."""
-        values = json.loads(key)
-        values["shape"] = tuple(values["shape"])
-        return cls(**{**values, "plan": TimingPlan(**values["plan"])})
+        """The inverse of `key`. Raises `ValueError`, `KeyError` or `TypeError` for something else."""
+        values = parse_json(key)
+        plan = TimingPlan(**values["plan"])
+        found = cls(**{**values, "shape": tuple(values["shape"]), "plan": plan})
+        check_fields(plan)
+        check_fields(found)
+        if min(found.shape) < 1 or found.threads < 1:
+            raise ValueError(f"shape and threads must be at least 1, got {found.shape} and {found.threads}")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +136,15 @@ class Environment:
 
     @classmethod
     def from_key(cls, key: str) -> Environment:
-        """The inverse of `key`."""
-        return cls(**json.loads(key))
+        """The inverse of `key`. Raises as `from_dict` does."""
+        return cls.from_dict(parse_json(key))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Environment:
+        """The environment of plain values by field name. Raises `ValueError`, `KeyError` or `TypeError` for something else."""
+        found = cls(**values)
+        check_fields(found)
+        return found
 
     def differences(self, other: Environment) -> list[str]:
         """What differs, each as `name: this, not that`."""
@@ -185,6 +199,21 @@ class Measurement:
             raise ValueError(f"unknown clock {self.clock!r}; there are: {', '.join(MAX_SPREAD)}")
         if not isinstance(self.found, dict):
             raise ValueError(f"what a runtime reports must be a table, got {self.found!r}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Measurement:
+        """A measurement of values by field name, as a store holds them. Raises `ValueError` or `TypeError` for something else."""
+        found = cls(**{**values, "samples_ms": tuple(values["samples_ms"])})
+        check_fields(found)
+        state, parts = found.found.get("state") or {}, found.found.get("parts_ms") or {}
+        if not (isinstance(state, dict) and is_number(state.get("other_cores") or 0.0)):
+            raise ValueError(f"the state of the machine must be a table of numbers, got {shortened(state)}")
+        if not (isinstance(parts, dict) and all(map(is_number, parts.values()))):
+            raise ValueError(f"the parts of a latency must be a table of numbers, got {shortened(parts)}")
+        second = found.found.get("second_ms", found.samples_ms)
+        if not (isinstance(second, list | tuple) and len(second) == len(found.samples_ms) and all(map(_is_sample, second))):
+            raise ValueError(f"the second network's samples must be as many as the first's, above 0 ms, got {shortened(second)}")
+        return found
 
     @property
     def latency_ms(self) -> float:
@@ -261,3 +290,7 @@ class Measurement:
             "reasons": list(verdict.reasons),
             "created": self.created,
         }
+
+
+def _is_sample(value: Any) -> bool:
+    return is_number(value) and 0 < value < math.inf

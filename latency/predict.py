@@ -20,6 +20,7 @@ import numpy as np
 
 from latency.files import replace_file
 from latency.layers import Conv, LayerRow, Layers, read_table
+from latency.told import parse_json
 
 SIZES = {"small": 25_000, "medium": 150_000, "large": math.inf}
 """Weights of a convolution up to which it is called so: how they fit the caches decides what it costs beside others."""
@@ -144,7 +145,7 @@ class Predictor:
         """The inverse of `save`. Raises `ValueError` for a damaged file, one of another version, or beside another table."""
         rows = read_table(table)
         try:
-            values = json.loads(path.read_text())
+            values = parse_json(path.read_text())
             if tuple(values["features"]) != FEATURES:
                 raise ValueError(f"it has the features {values['features']}, this version {list(FEATURES)}")
             if values["table_sha256"] != _sha256(table):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from latency.measurement import Conditions, Environment, Measurement
+from latency.told import is_text, parse_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS measurements (
@@ -28,6 +29,10 @@ CREATE TABLE IF NOT EXISTS measurements (
 );
 CREATE INDEX IF NOT EXISTS by_key ON measurements (subject, conditions, environment);
 """
+
+
+_COLUMNS = ("id", "subject", "conditions", "environment", "created", "failure", "detail")
+_OWN = (("table", "measurements", "measurements"), ("index", "by_key", "measurements"))
 
 
 class StoreError(ValueError):
@@ -93,10 +98,21 @@ class Store:
     def _check(self) -> None:
         """Refuse what is damaged or something else; an empty file becomes an empty store."""
         with self._translated():
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            self._check_schema()
             verdict = self._connection.execute("PRAGMA quick_check").fetchone()[0]
             if verdict != "ok":
                 raise StoreError(f"latency store {self.path} is corrupt: {verdict}; move it away to start a new one")
             self._connection.executescript(_SCHEMA)
+
+    def _check_schema(self) -> None:
+        """Refuse views, triggers and other tables than ours: they are programs, which reading the file would run."""
+        found = self._connection.execute("SELECT type, name, tbl_name FROM sqlite_master").fetchall()
+        other = [f"{kind} {name}" for kind, name, table in found if (kind, name, table) not in _OWN]
+        columns = [row[1] for row in self._connection.execute("PRAGMA table_xinfo(measurements)")]
+        if other or columns not in ([], list(_COLUMNS)):
+            what = f"it holds {', '.join(other[:3])}" if other else f"its columns are {', '.join(map(str, columns))}"
+            raise StoreError(f"{self.path} is no latency store: {what}; name another file with --store")
 
     def close(self) -> None:
         """Close the file."""
@@ -157,17 +173,13 @@ class Store:
 
     def _read(self, row: tuple[int, str, str, str, str, str | None, str]) -> Measurement | str:
         number, subject, conditions, environment, created, failure, detail = row
-        if failure is not None:
-            return failure
         try:
-            values = json.loads(detail)
-            return Measurement(
-                subject=subject,
-                conditions=Conditions.from_key(conditions),
-                environment=Environment.from_key(environment),
-                created=created,
-                **{**values, "samples_ms": tuple(values["samples_ms"])},
-            )
+            if failure is not None:
+                if not is_text(failure):
+                    raise ValueError(f"its failure is no text: {failure!r}")
+                return failure
+            key = {"subject": subject, "conditions": Conditions.from_key(conditions), "environment": Environment.from_key(environment)}
+            return Measurement.from_dict({**parse_json(detail), **key, "created": created})
         except (ValueError, TypeError, KeyError) as error:
             raise StoreError(f"latency store {self.path} is corrupt in row {number}: {error}; move it away to start a new one") from error
 
@@ -177,5 +189,5 @@ class Store:
             yield
         except sqlite3.OperationalError as error:
             raise StoreError(f"latency store {self.path}: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeError) as error:  # what is wrong may itself be no text
             raise StoreError(f"latency store {self.path} is corrupt: {error}; move it away to start a new one") from error

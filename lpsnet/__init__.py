@@ -14,15 +14,16 @@ from lpsnet.architecture import NAMED, Architecture, ArchitectureError
 from lpsnet.errors import UserError
 
 if TYPE_CHECKING:
-    from lpsnet.checkpoint import CheckpointError, load, save
+    from lpsnet.checkpoint import load, save
     from lpsnet.hub import HubNetwork
     from lpsnet.network import LPSNet
+    from lpsnet.tensors import CheckpointError
     from lpsnet.zoo import build
 
 _LAZY = {
     "LPSNet": "lpsnet.network",
     "build": "lpsnet.zoo",
-    "CheckpointError": "lpsnet.checkpoint",
+    "CheckpointError": "lpsnet.tensors",
     "load": "lpsnet.checkpoint",
     "save": "lpsnet.checkpoint",
     "HubNetwork": "lpsnet.hub",

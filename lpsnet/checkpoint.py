@@ -12,72 +12,35 @@ import re
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from lpsnet.architecture import NAMED, Architecture
+from lpsnet.data import MOST_CLASSES
 from lpsnet.data.normalisation import MEAN, STD
-from lpsnet.errors import UserError
-from lpsnet.zoo import Network, SegmentationNetwork, build, canonical, for_classes, lps_net
+from lpsnet.metadata import FORMAT
+from lpsnet.metadata import Metadata as Metadata
+from lpsnet.tensors import CheckpointError as CheckpointError
+from lpsnet.tensors import check_tensors, read_pickle, read_safetensors
+from lpsnet.zoo import Network, SegmentationNetwork, build, canonical, for_classes, least_parameters, lps_net
 
-FORMAT = "lps-net-1"
 _METADATA_KEY = "lps_net"
+
+SMALL, SMALL_LAYERS = 20_000_000, 2_000
+"""Parameters and layers up to which a network is built whatever its file holds, so that a message can tell what differs."""
 
 _RELEASED_PREFIXES = {1: ("net.",), 2: ("netH.", "netL.")}
 """Key prefix of each path in the authors' files, by number of paths; from three on they are numbered."""
 
 
-class CheckpointError(UserError):
-    """A checkpoint that is missing, damaged, or not of the expected network."""
-
-
-MOST_CLASSES = 255
-"""Labels are bytes, and 255 is what is ignored."""
-
 TRAIN_ONLY = "-train"
 """What follows the name of a shipped network that was trained on the train split alone."""
 
 _SHIPPED = {f"{name}{kind}".lower(): f"{name}{kind}" for name in NAMED for kind in ("", TRAIN_ONLY)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """What a checkpoint says of its network besides the weights.
-
-    Args:
-        architecture: name of the network, as `canonical` gives it.
-        class_names: one a class, in the order of the output channels.
-        input_size: (height, width) the network was trained for.
-        branches: whether the weights are those of the training form with branches.
-        deployed: whether the weights are those of the deployed form.
-        recipe: how it was trained, as `TrainRecipe.to_dict` gives it; empty when unknown.
-        metrics: scores on the validation split; empty when unknown, or where that was trained on, too.
-        colours: RGB of each class; empty when unknown.
-        mean: of the channels of the input, RGB in 0 to 1.
-        std: likewise the standard deviation.
-        licence: of the data it was trained on, which its weights may be bound by; empty when unknown.
-        provenance: commit, command, software, data and seed.
-    """
-
-    architecture: str
-    class_names: tuple[str, ...]
-    input_size: tuple[int, int]
-    branches: bool
-    deployed: bool
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    colours: tuple[tuple[int, int, int], ...] = ()
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
-    licence: str = ""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save(
@@ -232,6 +195,7 @@ def load(source: str | Path, architecture: Architecture | str | None = None, *, 
     found = canonical(metadata.architecture)
     if expected is not None and found != expected:
         raise CheckpointError(f"{path} holds {found}, expected {expected}")
+    _check_room(found, len(metadata.class_names), tensors, path)
     network = build(found, len(metadata.class_names), branches=metadata.branches, deployed=metadata.deployed)
     return _for_classes(_fill(network, tensors, path), num_classes, path)
 
@@ -273,7 +237,7 @@ def holds_deployed(source: str | Path) -> bool:
     if not path.exists() or path.suffix == ".pth":
         found = read_description(source)
         return found is None or found.deployed
-    return _tensors(path)[0] is not None and read_metadata(path).deployed
+    return read_safetensors(path, _METADATA_KEY)[0] is not None and read_metadata(path).deployed
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -281,7 +245,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
-    text, tensors = _tensors(path)
+    text, tensors = read_safetensors(path, _METADATA_KEY)
     return _read(path)[1] if text else tensors
 
 
@@ -305,14 +269,14 @@ def _shipped(name: str) -> Path:
 def _read(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
-    text, tensors = _tensors(path)
+    text, tensors = read_safetensors(path, _METADATA_KEY)
     if text is None:
         raise CheckpointError(f"{path} is a safetensors file without the description that lpsnet.save writes")
     try:
         values = json.loads(text)
-        more = [str(name) for name in values.pop("more_files", [])]
-        metadata = _metadata(values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        more = list(dict.fromkeys(str(name) for name in values.pop("more_files", [])))
+        metadata = Metadata.from_dict(values)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{path}: its description is not of format {FORMAT}: {error}") from error
     for name in more:
         if Path(name).name != name:  # a description may name its neighbours, nothing else
@@ -320,55 +284,36 @@ def _read(path: Path) -> tuple[Metadata, dict[str, Tensor]]:
         beside = path.with_name(name)
         if not beside.is_file():
             raise CheckpointError(f"{path} is incomplete: {beside} is missing")
-        tensors |= _tensors(beside)[1]
+        tensors |= read_safetensors(beside, _METADATA_KEY)[1]
     return metadata, tensors
-
-
-def _tensors(path: Path) -> tuple[str | None, dict[str, Tensor]]:
-    """The description of a safetensors file, where it has one, and its tensors."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_METADATA_KEY)
-            return text, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-
-
-def _metadata(values: dict[str, Any]) -> Metadata:
-    """Check a description field by field. Raises one of several errors; the message says what is wrong."""
-    if (found := values.pop("format")) != FORMAT:
-        raise ValueError(f"found format {found!r}")
-    canonical(values["architecture"])
-    names, (height, width) = tuple(values.pop("class_names")), values.pop("input_size")
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"class_names must be one text or more, found {list(names)}")
-    colours = tuple((int(red), int(green), int(blue)) for red, green, blue in values.pop("colours", ()))
-    if colours and len(colours) != len(names):
-        raise ValueError(f"{len(colours)} colours for {len(names)} classes")
-    for name, default in (("mean", MEAN), ("std", STD)):
-        values[name] = tuple(float(value) for value in values.get(name, default))
-    return Metadata(**values, class_names=names, input_size=(int(height), int(width)), colours=colours)
 
 
 def _load_released(path: Path, name: str) -> Network:
     """Read a `.pth` file in the authors' key layout, deployed form. Raises `ArchitectureError` for a comparison network."""
     architecture = lps_net(name, f"{path}, a file in the layout of LPS-Net's authors,")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file leads the reader to any error
-        raise CheckpointError(f"{path} is damaged or holds more than weights, which is not executed ({type(error).__name__})") from error
+    state = read_pickle(path)
     if not isinstance(state, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a table of tensors by name")
+    check_tensors(state, path)
     head = state.get("head.weight")
-    if head is None or head.ndim != 4 or not len(head):
+    if head is None or head.ndim != 4 or not 1 <= len(head) <= MOST_CLASSES:
         shape = "none" if head is None else f"one of shape {list(head.shape)}"
         raise CheckpointError(
             f"{path} does not fit {architecture}: head.weight must be (classes, channels, 1, 1), found {shape} among {_some(state)}"
         )
-    network = build(architecture, int(head.shape[0]), deployed=True)
+    _check_room(str(architecture), len(head), state, path)
+    network = build(architecture, len(head), deployed=True)
     count = architecture.num_paths
     prefixes = _RELEASED_PREFIXES.get(count, tuple(f"net{number + 1}." for number in range(count)))
     return _fill(network, state, path, {f"paths.{index}.": prefix for index, prefix in enumerate(prefixes)})
+
+
+def _check_room(network: str, num_classes: int, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a network that is larger than the file: a text of a few bytes names one that no memory holds."""
+    held = sum(tensor.numel() for tensor in tensors.values())
+    parameters = least_parameters(network, num_classes, max(len(tensors), SMALL_LAYERS))
+    if parameters is None or parameters > max(held, SMALL):
+        raise CheckpointError(f"{path} does not fit {network}: it holds {held} numbers in {len(tensors)} weights, too few for that network")
 
 
 def _fill(network: Network, tensors: Mapping[str, Tensor], path: Path, prefixes: Mapping[str, str] = MappingProxyType({})) -> Network:
@@ -390,6 +335,7 @@ def _fill(network: Network, tensors: Mapping[str, Tensor], path: Path, prefixes:
     for what, names in (("lacks", missing), ("has too many weights,", extra), ("has other shapes,", shapes)):
         if names:
             raise CheckpointError(f"{path} does not fit {network.name}: it {what} {_some(names)}")
+    check_tensors({key: tensors[key] for key in wanted}, path)
     network.load_state_dict({name: tensors[key].to(own.dtype) for key, (name, own) in wanted.items()})
     return network.eval()
 

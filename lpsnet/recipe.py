@@ -99,7 +99,10 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # 1 and 1.0 are the same recipe and must be stored alike
             if field.type == "float":
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+                try:
+                    object.__setattr__(self, field.name, float(getattr(self, field.name)))
+                except OverflowError:
+                    raise UserError(f"recipe: {field.name} is too large a number") from None
         least = {
             "iterations": 1,
             "batch_size": 1,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lpsnet.checkpoint import CheckpointError, write_atomic
+from lpsnet.tensors import read_pickle
 
 FORMAT = "lps-training-1"
 
@@ -49,14 +50,12 @@ class Keeper:
         if not self.path.exists():
             return None
         try:
-            values = torch.load(self.path, map_location="cpu", weights_only=True)
+            values = read_pickle(self.path)
             found, state = values["identity"], values["state"]
-            if values["format"] != FORMAT:
-                raise ValueError(f"its format is {values['format']!r}")
-        except Exception as error:  # a damaged file leads the reader to any error, whose text advises to execute it
-            raise CheckpointError(
-                f"{self.path} is damaged or no training state ({type(error).__name__}); move it away to start anew"
-            ) from error
+            if values["format"] != FORMAT or not isinstance(found, dict) or not isinstance(state, dict):
+                raise TypeError
+        except (CheckpointError, KeyError, TypeError, IndexError) as error:
+            raise CheckpointError(f"{self.path} is damaged or no training state; move it away to start anew") from error
         if differences := differing(found, self._identity):
             raise CheckpointError(f"{self.path} is the state of another training ({differences}); name another folder")
         kept: dict[str, Any] = state

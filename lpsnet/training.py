@@ -33,6 +33,7 @@ from lpsnet.network import LPSNet
 from lpsnet.parallel import Alone, Lane, lane_for
 from lpsnet.recipe import TrainRecipe
 from lpsnet.resume import Keeper
+from lpsnet.tensors import CheckpointError
 from lpsnet.zoo import Network, build
 
 __all__ = ["Paused", "Point", "Trained", "TrainingFailed", "first_images", "fit", "train"]
@@ -257,7 +258,10 @@ class _Loop:
     def go_on(self, keeper: Keeper | None, on_note: Callable[[str], None]) -> None:
         """Become what was kept, where something was."""
         if keeper and (state := keeper.load()):
-            self.restore(state)
+            try:
+                self.restore(state)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:  # torch's own are RuntimeErrors
+                raise CheckpointError(f"{keeper.path} is damaged: {' '.join(str(error).split())}; move it away to start anew") from error
             on_note(f"going on after {self.iteration} of {self.recipe.iterations} iterations")
 
     def start_clock(self) -> None:

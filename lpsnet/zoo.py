@@ -147,6 +147,20 @@ def complexity_of(network: str, num_classes: int, size: tuple[int, int]) -> Comp
         raise ValueError(f"input {size[0]}x{size[1]} is too small for {name}: {' '.join(str(error).split())}") from error
 
 
+def least_parameters(network: str, num_classes: int, most_layers: int) -> int | None:
+    """Parameters that a network has in any form, without building it; None where it has more than so many layers.
+
+    Raises as `canonical` does.
+    """
+    name = canonical(network)
+    if name in BASELINES:
+        return 0  # none of them is large
+    architecture = Architecture.parse(name)
+    if architecture.num_paths * sum(architecture.depths) > most_layers:
+        return None
+    return complexity(name, num_classes, (EIGHTHS, EIGHTHS)).parameters
+
+
 def check_size(network: Network, size: tuple[int, int]) -> None:
     """Raise `UserError` where images of `size` (height, width) leave a path of an LPS-Net without pixels."""
     if isinstance(network, LPSNet):

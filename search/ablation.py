@@ -14,9 +14,12 @@ from typing import Any
 
 from latency.measurement import Conditions
 from latency.protocols import MeasurementFailed
+from latency.told import check_fields
 from lpsnet.architecture import BLOCK_NAMES, DEFAULT_BLOCK, EIGHTHS, INTERACTION_NAMES, Architecture
+from lpsnet.data import MOST_CLASSES
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe
+from search.config import MOST_SEEDS
 from search.published import TABLE_2, TABLE_3, Ablated
 from search.widths import MOST_WIDTH, nearest_width
 
@@ -101,6 +104,9 @@ class AblationPlan:
                 raise UserError(f"unknown {self.table.removesuffix('s')} {kind!r}; there are: {', '.join(told.kinds)}")
         wanted = {told.baseline, *self.kinds}
         object.__setattr__(self, "kinds", tuple(kind for kind in told.kinds if kind in wanted))
+        for name, most in (("seeds", MOST_SEEDS), ("classes", MOST_CLASSES)):
+            if not 1 <= getattr(self, name) <= most:
+                raise UserError(f"{name} are from 1 to {most}, got {getattr(self, name)}")
         if not 1 <= self.width <= MOST_WIDTH:
             raise UserError(f"a width is from 1 to {MOST_WIDTH}, got {self.width}")
         if self.target_ms is not None and not 0 < self.target_ms < float("inf"):
@@ -122,7 +128,10 @@ class AblationPlan:
     def from_dict(cls, values: dict[str, Any]) -> AblationPlan:
         """The inverse of `to_dict`. Raises `KeyError`, `TypeError` or `ValueError` for something else."""
         parts = {"conditions": Conditions.from_key(json.dumps(values["conditions"])), "recipe": TrainRecipe(**values["recipe"])}
-        return cls(**{**values, **parts, "kinds": tuple(values["kinds"])})
+        found = cls(**{**values, **parts, "kinds": tuple(values["kinds"])})
+        for part in (found, found.recipe):
+            check_fields(part)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

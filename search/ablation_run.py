@@ -10,7 +10,6 @@ What fails is a fact, too: its row says why.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from latency.measure import measure_steady
 from latency.measurement import Environment
 from latency.protocols import MeasurementFailed, is_out_of_memory
 from latency.store import Store
+from latency.told import parse_json
 from latency.worker import Worker, WorkerLost
 from lpsnet.architecture import Architecture
 from lpsnet.data import DataSpec, native_size, open_split
@@ -133,11 +133,11 @@ def _claim(out: Path, plan: AblationPlan, here: Environment, record: Record) -> 
 def _read_study(out: Path) -> tuple[AblationPlan, Environment]:
     path = out / STUDY
     try:
-        values = json.loads(path.read_text())
-        return AblationPlan.from_dict(values["plan"]), Environment(**values["environment"])
+        values = parse_json(path.read_text())
+        return AblationPlan.from_dict(values["plan"]), Environment.from_dict(values["environment"])
     except OSError as error:
         raise UserError(f"{out} holds no ablation: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} does not describe an ablation: {error!r}; name another folder with --out") from error
 
 

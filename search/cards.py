@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from lpsnet.checkpoint import Metadata, read_metadata, write_atomic
+from lpsnet.checkpoint import CheckpointError, Metadata, read_metadata, write_atomic
 from lpsnet.zoo import canonical, complexity_of
-from search.files import made_by, markdown_table, new_figure
+from search.files import made_by, markdown_table, new_figure, plain
 
 
 def write_card(checkpoint: Path, path: Path) -> None:
@@ -20,13 +21,25 @@ def write_card(checkpoint: Path, path: Path) -> None:
 
 
 def card(file: str, told: Metadata, more: Sequence[str] = ()) -> str:
-    """The text of a model card; `more` are lines that stand before its limits."""
+    """The text of a model card; `more` are lines that stand before its limits.
+
+    Raises:
+        CheckpointError: the description has other types than this project writes.
+    """
+    try:
+        return _card(file, told, more)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{file}: what it says of its training and scores makes no sense: {error!r}") from error
+
+
+def _card(file: str, told: Metadata, more: Sequence[str]) -> str:
     from lpsnet.architecture import NAMED
 
     text = canonical(told.architecture)
     name = next((name for name, known in NAMED.items() if str(known) == text), text)
     cost = complexity_of(text, len(told.class_names), told.input_size)
-    where, init = told.provenance, told.provenance.get("init")
+    where, init = told.provenance, _in_code(told.provenance.get("init"))
+    splits = ", ".join(where.get("splits", ["unknown"]))
     height, width = told.input_size
     lines = [
         "---",
@@ -44,12 +57,14 @@ def card(file: str, told: Metadata, more: Sequence[str] = ()) -> str:
         f'network = load("{file}")',
         "```",
         "",
-        f"Input: RGB / 255, less {list(told.mean)}, over {list(told.std)}, at {height}x{width}. Classes: {', '.join(told.class_names)}.",
+        f"Input: RGB / 255, less {list(told.mean)}, over {list(told.std)}, at {height}x{width}. "
+        f"Classes: {plain(', '.join(told.class_names))}.",
         "",
         "## Training",
         "",
-        f"Data: {where.get('data', 'unknown')}, splits {', '.join(where.get('splits', ['unknown']))}, seed {where.get('seed', 'unknown')}. "
-        f"Licence of the data: {told.licence or 'unknown'}." + (f" Started from the weights of `{init}`." if init else ""),
+        plain(f"Data: {where.get('data', 'unknown')}, splits {splits}, seed {where.get('seed', 'unknown')}. ")
+        + plain(f"Licence of the data: {told.licence or 'unknown'}.")
+        + (f" Started from the weights of `{init}`." if init else ""),
         "",
         *markdown_table(["recipe", ""], [[key, value] for key, value in told.recipe.items()]),
         "",
@@ -63,9 +78,14 @@ def card(file: str, told: Metadata, more: Sequence[str] = ()) -> str:
         "Trained on the data set named above only; other cameras, cities, seasons and times of day are another matter. Not for decisions "
         "on which safety hangs.",
         "",
-        made_by(where),
+        made_by({name: _in_code(where.get(name)) for name in ("command", "commit", "created")}),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _in_code(text: object) -> str:
+    """A text between backquotes, or beside them: with none of its own, nor markup, nor line breaks."""
+    return re.sub(r"[`<>\[\]]", "", " ".join(str(text or "").split()))
 
 
 def _scores(told: Metadata) -> list[str]:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from latency.told import parse_json
 from lpsnet.errors import UserError
 from search.run import make_folder
 
@@ -44,7 +45,10 @@ class Record:
 
     def _read(self) -> None:
         self._file.seek(0)
-        text = self._file.read()
+        try:
+            text = self._file.read()
+        except ValueError as error:
+            raise UserError(f"{self.path} is damaged: {error}; name another folder with --out") from error
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             self._file.truncate(len(whole.encode()))
@@ -88,7 +92,7 @@ class ReadRecord:
         path = folder / FILE
         try:
             text = path.read_text()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}") from error
         self._facts = _facts(path, text[: text.rfind("\n") + 1])
 
@@ -102,7 +106,7 @@ def _facts(path: Path, text: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            values = json.loads(line)
+            values = parse_json(line)
             found[_key(values["key"])] = dict(values["fact"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged in line {number}: {error!r}; name another folder with --out") from error

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latency.measurement import BOUNDARIES, DEVICES, TimingPlan
+from latency.told import check_fields
 from lpsnet.architecture import EIGHTHS, Architecture
 from lpsnet.data import DataSpec
 from lpsnet.errors import UserError
-from lpsnet.recipe import PRECISIONS, TrainRecipe, proxy_recipe
+from lpsnet.recipe import MOST, PRECISIONS, TrainRecipe, proxy_recipe
 from search.space import Bounds
 
 
@@ -40,8 +41,8 @@ class RacePlan:
         object.__setattr__(self, "rungs", tuple(self.rungs))
         if list(self.rungs) != sorted({rung for rung in self.rungs if rung > 0}):
             raise UserError(f"rungs are iterations above 0 that rise, got {', '.join(map(str, self.rungs))}")
-        if self.seeds < 1:
-            raise UserError(f"seeds must be at least 1, got {self.seeds}")
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise UserError(f"seeds must be at least 1 and at most {MOST_SEEDS}, got {self.seeds}")
         if not 0.5 <= self.sure < 1:
             raise UserError(f"sure is a likelihood from 0.5 to below 1, got {self.sure}")
         if not 0 < self.seed_noise_percent < math.inf:
@@ -52,6 +53,9 @@ class RacePlan:
         """Whether the parent's own score is not what the candidates compare with."""
         return self.inherit or bool(self.rungs) or self.seeds > 1
 
+
+MOST_SEEDS = 1000
+"""Of a training."""
 
 _FIRST_RACE = {"sure": 0.9, "seed_noise_percent": 2.0}
 """What was assumed in runs from before there were races, which store none."""
@@ -118,6 +122,8 @@ class SearchConfig:
         for name in ("height", "width", "threads", "parallel"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if max(self.size) > MOST["input_height"]:
+            raise UserError(f"an input is at most {MOST['input_height']} pixels high and wide, got {self.height}x{self.width}")
         if self.steps < 0:
             raise UserError(f"steps must not be negative, got {self.steps}")
         for name, known in (("device", DEVICES), ("training_device", DEVICES), ("boundary", BOUNDARIES), ("precision", PRECISIONS)):
@@ -177,8 +183,11 @@ class SearchConfig:
                 "bounds": Bounds(**values["bounds"]),
             }
             parts["race"] = RacePlan(**values.get("race", _FIRST_RACE))
-            return cls(**{**values, **parts})
-        except (KeyError, TypeError, ValueError) as error:
+            found = cls(**{**values, **parts})
+            for part in (found, *parts.values()):
+                check_fields(part)
+            return found
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"the stored configuration does not fit this version: {error}") from error
 
     def differences(self, other: SearchConfig) -> list[str]:

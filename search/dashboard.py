@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from lpsnet.errors import UserError
 from search.study import open_storage
 
 LOOKING = ("GET", "HEAD")
+LOCAL = ("127.0.0.1", "localhost", "::1")
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -26,10 +28,18 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing: the terminal shows the run."""
 
 
-def looking_only(app: Wsgi) -> Wsgi:
-    """The app, with every request refused that could change something."""
+def looking_only(app: Wsgi, host: str = "") -> Wsgi:
+    """The app, with every request refused that could change something.
+
+    Where it listens on this machine alone, one that was meant for another name is refused, too: a page from elsewhere, whose name
+    was made to lead here, would read the record through the browser.
+    """
 
     def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        named = re.sub(r":[0-9]+$", "", environ.get("HTTP_HOST", ""))
+        if host in LOCAL and named.strip("[]") not in LOCAL:
+            start_response("403 Forbidden", [("Content-Type", "application/json")])
+            return [b'{"reason": "this dashboard answers to this machine only; watch --host names another address"}']
         if environ.get("REQUEST_METHOD") in LOOKING:
             return app(environ, start_response)
         start_response("405 Method Not Allowed", [("Content-Type", "application/json"), ("Allow", ", ".join(LOOKING))])
@@ -55,7 +65,7 @@ def dashboard(storage: str, host: str, port: int) -> Iterator[str]:
         from optuna_dashboard import wsgi
     except ImportError as error:
         raise UserError(f"the dashboard is not installed ({error}); pip install 'lps-search[dashboard]' brings it") from error
-    app = looking_only(wsgi(open_storage(storage)))
+    app = looking_only(wsgi(open_storage(storage)), host)
     try:
         server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:

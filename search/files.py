@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,9 +48,25 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def grown_rows(path: Path) -> list[dict[str, str]]:
-    """The rows that `append_row` wrote, none where there is no file; a last line that a kill has torn is none."""
+    """The rows that `append_row` wrote, none where there is no file; a last line that a kill has torn is none.
+
+    Raises:
+        ValueError: the file is no CSV.
+    """
     text = path.read_text() if path.exists() else ""
-    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+    return csv_rows(text[: text.rfind("\n") + 1])
+
+
+def csv_rows(text: str) -> list[dict[str, str]]:
+    """The rows of a CSV text. Raises `ValueError` where it is none, or a row has more cells or fewer than the first line has names."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(text)))
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise ValueError(f"row {number} has not as many cells as there are columns")
+    return rows
 
 
 def _cell(value: Any) -> Any:
@@ -58,9 +75,15 @@ def _cell(value: Any) -> Any:
     return f"{value:.6g}" if value == value else ""
 
 
+def plain(text: str) -> str:
+    """A text that Markdown shows as it is, in a line and in a cell: no markup of its own or of HTML, no line break."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~#!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", line)
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """The lines of a table."""
-    cells = [[str(cell).replace("|", "/") for cell in row] for row in rows]
+    """The lines of a table, whose cells are shown as they are."""
+    cells = [[plain(str(cell)) for cell in row] for row in rows]
     return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in cells)]
 
 

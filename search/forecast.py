@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from latency.layers import Layers, layers_of
 from latency.measure import at_boundary
 from latency.measurement import Environment
 from latency.predict import Prediction, Predictor
+from latency.told import parse_json
 from lpsnet.architecture import Architecture
 from lpsnet.errors import UserError
 from search.bracket import Forecast, Interval
@@ -47,10 +48,19 @@ def load_predictor(folder: Path) -> Predictor:
 
 def input_size(folder: Path) -> tuple[int, int]:
     """The (height, width) of the images that a predictor is for. Raises `UserError`."""
-    size = json.loads((folder / PREDICTOR_FILE).read_text()).get("input_size")
+    size = _told(folder).get("input_size")
     if not isinstance(size, list) or len(size) != 2 or not all(isinstance(extent, int) and extent > 0 for extent in size):
         raise UserError(f"{folder / PREDICTOR_FILE} is no predictor: its input_size is {size!r}")
     return size[0], size[1]
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """What the predictor's file holds. Raises `UserError`."""
+    path = folder / PREDICTOR_FILE
+    try:
+        return dict(parse_json(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is no predictor: {error}") from error
 
 
 def check_predictor(folder: Path, config: SearchConfig, environment: Environment) -> None:
@@ -60,10 +70,10 @@ def check_predictor(folder: Path, config: SearchConfig, environment: Environment
         UserError: no predictor, or one for another input size, backend, device, number of threads, boundary, or environment.
     """
     load_predictor(folder)
-    made = json.loads((folder / PREDICTOR_FILE).read_text())
+    made = _told(folder)
     try:
-        elsewhere = environment.differences(Environment(**made["environment"]))
-    except (KeyError, TypeError) as error:
+        elsewhere = environment.differences(Environment.from_dict(made["environment"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / PREDICTOR_FILE} does not say where it was made ({error}); make one here") from error
     if elsewhere:
         raise UserError(f"the predictor in {folder} was made in another environment ({'; '.join(elsewhere)}); make one here")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from latency.told import parse_json
 from lpsnet.errors import UserError
 
 
@@ -42,8 +42,8 @@ def open_journal(path: Path, *, heal: bool) -> JournalStorage:
             return JournalStorage(JournalFileBackend(str(path)))
     except StudyError:
         raise
-    except (OSError, ValueError, KeyError) as error:
-        raise StudyError(f"study {path} cannot be opened: {error}") from error
+    except Exception as error:  # Optuna plays the journal back: lines that make no sense lead it to any error
+        raise StudyError(f"study {path} cannot be opened: {type(error).__name__}: {error}") from error
 
 
 def _heal(path: Path) -> None:
@@ -63,7 +63,7 @@ def _check(path: Path) -> None:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn, not corrupt
         try:
-            if "op_code" not in dict(json.loads(line)):
+            if "op_code" not in dict(parse_json(line)):
                 raise ValueError("no operation of a study")
         except (ValueError, TypeError) as error:
             raise StudyError(f"study {path} is corrupt in line {number}: {error}; restore it, or start a new run with --out") from error

@@ -21,6 +21,7 @@ from latency.engine import EngineOptions
 from latency.measurement import Measurement
 from latency.protocols import BackendError, MeasurementFailed
 from latency.state import compute_capability
+from latency.told import parse_json
 from lpsnet.architecture import Architecture
 from lpsnet.checkpoint import Metadata, load, read_metadata, write_atomic
 from lpsnet.data import DATASETS, DataSpec
@@ -273,7 +274,7 @@ def _more(run: Run, source: _Source, latency: dict[str, Any], graph: dict[str, A
 def _described(path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """The description beside a file, None where one of them is missing, they do not belong together, or something else is wanted."""
     try:
-        told = dict(json.loads(_beside(path).read_text()))
+        told = dict(parse_json(_beside(path).read_text()))
     except (OSError, ValueError, TypeError):
         return None
     wanted = {**wanted, "sha256": _digest(path)}

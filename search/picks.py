@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latency.told import check_fields, is_shown
 from lpsnet.architecture import Architecture
 from lpsnet.errors import UserError
 from search.family import check_name
@@ -63,15 +64,21 @@ def read_picks(run: Path) -> Picks:
         if values["format"] != FORMAT:
             raise ValueError(f"its format is {values['format']!r}, expected {FORMAT}")
         picked = {check_name(name): _picked(dict(fields)) for name, fields in values["picked"].items()}
-        return Picks(picked=picked, trainings={str(Architecture.parse(text)): str(where) for text, where in values["trainings"].items()})
+        return Picks(picked=picked, trainings={str(Architecture.parse(text)): _place(where) for text, where in values["trainings"].items()})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{path} does not hold picks: {error}; move it away and pick again") from error
 
 
+def _place(where: object) -> str:
+    """A folder of a training: below the run's, or a whole path."""
+    if not is_shown(where) or ".." in Path(str(where)).parts:
+        raise ValueError(f"{where!r} is no folder of a training")
+    return str(where)
+
+
 def _picked(fields: dict[str, Any]) -> Picked:
     found = Picked(**{**fields, "architecture": str(Architecture.parse(fields["architecture"]))})
-    if not isinstance(found.step, int) or not all(isinstance(text, str) for text in (found.why, found.boundary)):
-        raise ValueError(f"{fields} is no pick")
+    check_fields(found)
     return found
 
 

@@ -7,7 +7,6 @@ Running an engine is not yet executed on a GPU.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import time
 from collections import Counter
@@ -23,13 +22,16 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from latency.protocols import BackendError, MeasurementFailed
+from latency.told import parse_json
 from lpsnet.checkpoint import load, read_description
+from lpsnet.data import MOST_CLASSES, check_class_names
 from lpsnet.data.augment import normalise
 from lpsnet.data.files import IMAGE_SUFFIXES, read_image
 from lpsnet.data.folder import default_colour
 from lpsnet.data.normalisation import MEAN, STD
 from lpsnet.errors import UserError
 from lpsnet.evaluation import predict as predict_logits
+from lpsnet.metadata import MOST_EXTENT, check_colours
 from lpsnet.zoo import check_size
 from search.observer import Observer
 from search.video import VIDEO_SUFFIXES, VideoWriter, can_read_videos, read_video
@@ -85,8 +87,11 @@ class GraphModel:
     def __init__(self, told: dict[str, Any], run: Callable[[np.ndarray], np.ndarray]) -> None:
         self._told, self._run = told, run
         self._size: tuple[int, int] = (int(told["size"][0]), int(told["size"][1]))
-        names = tuple(told.get("class_names", ()))
-        self.class_names, self.colours = _described(int(told["classes"]), names, tuple(map(tuple, told.get("colours", ()))))
+        if not all(1 <= extent <= MOST_EXTENT for extent in self._size):
+            raise ValueError(f"a size is two numbers of pixels from 1 to {MOST_EXTENT}, found {self._size}")
+        count, given = int(told["classes"]), told.get("class_names", ())
+        names = check_class_names(given or tuple(f"class {index}" for index in range(min(count, MOST_CLASSES + 1))))
+        self.class_names, self.colours = _described(len(names), names, check_colours(told.get("colours", ()), len(names)))
 
     def labels(self, image: np.ndarray) -> np.ndarray:
         """See `Model.labels`."""
@@ -98,6 +103,9 @@ class GraphModel:
             entered = (entered.astype(np.float32) / 255 - mean) / std
             entered = entered.astype(np.float16 if self._told["precision"] == "fp16" else np.float32)
         output = self._run(np.ascontiguousarray(entered))
+        wanted = (1, ...) if self._told["boundary"] == "labels" else (1, len(self.class_names), ...)
+        if output.ndim != (3 if self._told["boundary"] == "labels" else 4) or output.shape[: len(wanted) - 1] != wanted[:-1]:
+            raise UserError(f"the graph gives {list(output.shape)}, which its description does not tell; export the network anew")
         if self._told["boundary"] != "labels":
             scores = torch.from_numpy(output.astype(np.float32))
             grown = torch.nn.functional.interpolate(scores, size=image.shape[:2], mode="bilinear", align_corners=True)
@@ -131,7 +139,21 @@ def _graph(path: Path) -> GraphModel:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime exports no common base class of its errors
         raise UserError(f"{path} cannot be loaded: {' '.join(str(error).split())}") from error
-    return GraphModel(told, lambda entered: np.asarray(session.run(None, {"image": entered})[0]))
+
+    def run(entered: np.ndarray) -> np.ndarray:
+        try:
+            return np.asarray(session.run(None, {"image": entered})[0])
+        except Exception as error:  # as above
+            raise UserError(f"{path} does not take what its description tells: {' '.join(str(error).split())}") from error
+
+    return _graph_model(path, told, run)
+
+
+def _graph_model(path: Path, told: dict[str, Any], run: Callable[[np.ndarray], np.ndarray]) -> GraphModel:
+    try:
+        return GraphModel(told, run)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise UserError(f"the description beside {path} makes no sense: {error!r}; export the network anew") from error
 
 
 def _engine(path: Path, stack: ExitStack) -> GraphModel:
@@ -140,20 +162,23 @@ def _engine(path: Path, stack: ExitStack) -> GraphModel:
     from latency.state import compute_capability
 
     data, description = read_engine(path, compute_capability())
-    told = _description(path.with_name(description["graph"]))
+    graph = Path(str(description.get("graph"))).name
+    if graph != description.get("graph"):
+        raise UserError(f"{path}: its description names the graph {description.get('graph')!r}, which is no file beside it")
+    told = _description(path.with_name(graph))
     try:
         session = stack.enter_context(open_engine(description["flavour"], data, description))
     except MeasurementFailed as failure:
         raise BackendError(str(failure)) from failure
-    return GraphModel(told, session.infer)
+    return _graph_model(path, told, session.infer)
 
 
 def _description(path: Path) -> dict[str, Any]:
     beside = path.with_name(path.name + ".json")
     try:
-        told: dict[str, Any] = json.loads(beside.read_text())
+        told: dict[str, Any] = dict(parse_json(beside.read_text()))
         missing = {"size", "classes", "normalised", "precision", "boundary"} - set(told)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} needs the description that lps-search export writes beside it, {beside.name}: {error}") from error
     if missing:
         raise UserError(f"{beside} lacks {', '.join(sorted(missing))}; export the network anew")

@@ -8,8 +8,9 @@ from types import MappingProxyType
 
 from lpsnet.data import DataSpec, native_size
 from lpsnet.recipe import TrainRecipe, named_recipe, resized
-from search.picks import find_pick, training_folder
+from search.picks import TRAININGS, find_pick, training_folder
 from search.run import read_header
+from search.training_folder import CURVE, STATE
 
 FULL_RECIPES: MappingProxyType[str, str] = MappingProxyType(
     {"cityscapes": "paper-cityscapes", "cityscapes-coarse": "paper-cityscapes", "bdd100k": "paper-bdd100k"}
@@ -61,5 +62,12 @@ def retraining(run: Path, pick: str, *, data: str = "", recipe: str = "") -> Ret
         recipe=resized(chosen, chosen.input_size(native_size(spec)), config.size),
         recipe_name=name,
         seed=config.seed,
-        out=training_folder(run, picked.architecture),
+        out=_out(run, picked.architecture),
     )
+
+
+def _out(run: Path, architecture: str) -> Path:
+    """Where the training lies, or would: outside the run's folder only where one is already; what says so may be a file of others."""
+    told = training_folder(run, architecture)
+    there = any((told / name).is_file() for name in (STATE, CURVE))
+    return told if there or told.resolve().is_relative_to(run.resolve()) else run / TRAININGS / architecture

@@ -26,7 +26,9 @@ from uuid import uuid4
 from latency.environment import cpu_name, package_version
 from latency.measurement import Environment
 from latency.store import Store
+from latency.told import is_shown, parse_json, shortened
 from lpsnet.architecture import Architecture
+from lpsnet.data import check_class_names
 from lpsnet.errors import UserError
 from search.bracket import Forecast
 from search.config import SearchConfig
@@ -201,8 +203,10 @@ def read_header(path: Path) -> Header:
     if values.get("format") != FORMAT:
         raise RunError(f"{file} has format {values.get('format')!r}, expected {FORMAT}")
     try:
-        return Header(SearchConfig.from_dict(values["config"]), tuple(values["class_names"]), values["study"])
-    except (KeyError, TypeError, UserError) as error:
+        if not is_shown(values["study"]):
+            raise ValueError(f"its study must be named by letters that can be printed, got {shortened(values['study'])}")
+        return Header(SearchConfig.from_dict(values["config"]), check_class_names(values["class_names"]), values["study"])
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{file} does not describe a run: {error}") from error
 
 
@@ -339,7 +343,7 @@ def _commit() -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """The object of a JSON file. Raises `RunError` where there is none."""
     try:
-        values = json.loads(path.read_text())
+        values = parse_json(path.read_text())
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
@@ -349,6 +353,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _environment_of(values: dict[str, Any], path: Path) -> Environment:
     try:
-        return Environment(**values["latency"])
-    except (KeyError, TypeError) as error:
+        return Environment.from_dict(values["latency"])
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path / 'environment.json'} does not describe an environment: {error}") from error

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +24,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from latency.told import check_fields, is_whole
 from lpsnet.recipe import TrainRecipe
 from search.journal import StudyError, open_journal, without_password
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_STEP = re.compile("[0-9]{2,9}")
 
 _SAMPLER = optuna.samplers.RandomSampler()
 """Never asked: the candidates come from Algorithm 1."""
@@ -131,9 +136,9 @@ class TrainingStudy:
         self._read(heal=False)
 
     def _read(self, *, heal: bool) -> None:
-        for study_name in sorted(optuna.get_all_study_names(self._storage)):
+        for study_name in sorted(name for name in optuna.get_all_study_names(self._storage) if isinstance(name, str)):
             prefix, _, step = study_name.rpartition("/step-")
-            if prefix != self.name:
+            if prefix != self.name or not _STEP.fullmatch(step):
                 continue
             if int(step) not in self._studies:
                 # Loaded, not created: a reader beside a driver must write nothing.
@@ -236,10 +241,17 @@ class TrainingStudy:
                 self._storage.set_trial_user_attr(trial._trial_id, "orphaned", ORPHANED)
                 study.tell(trial.number, state=TrialState.FAIL)
             stored = trial.user_attrs.get("record")
+            if stored is None:
+                continue
+            try:
+                key, record = str(trial.user_attrs["key"]), _record(stored)
+                if not is_whole(trial.user_attrs.get("iterations", 0)):
+                    raise ValueError(f"its iterations are {trial.user_attrs['iterations']!r}")
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise StudyError(f"trial {trial.number} of study {study.study_name} holds no record of a training: {error}") from error
             # A trial killed between its outcome and its end is orphaned, too: it counts as not trained.
-            ended = trial.state in (TrialState.COMPLETE, TrialState.FAIL) and "orphaned" not in trial.user_attrs
-            if stored is not None and ended:
-                self._records[trial.user_attrs["key"]] = _record(stored)
+            if trial.state in (TrialState.COMPLETE, TrialState.FAIL) and "orphaned" not in trial.user_attrs:
+                self._records[key] = record
 
 
 @dataclass(frozen=True)
@@ -261,7 +273,11 @@ def _name_metric(study: optuna.Study) -> None:
 
 def _record(stored: dict[str, Any]) -> TrainingRecord:
     curve = tuple((int(iteration), float(loss)) for iteration, loss in stored["curve"])
-    return TrainingRecord(**{**stored, "curve": curve, "class_iou_percent": tuple(stored["class_iou_percent"])})
+    found = TrainingRecord(**{**stored, "curve": curve, "class_iou_percent": tuple(stored["class_iou_percent"])})
+    check_fields(found)
+    if found.miou_percent is not None and not math.isfinite(found.miou_percent):
+        raise ValueError(f"a score is a finite number, got {found.miou_percent}")
+    return found
 
 
 def open_storage(storage: str) -> BaseStorage:

@@ -5,7 +5,6 @@ Does not cover the training itself (`training_run.py`) or its state (`lpsnet/res
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from latency.told import parse_json
 from lpsnet.checkpoint import write_atomic
 from lpsnet.errors import UserError
 from lpsnet.resume import differing
-from search.files import csv_text
+from search.files import csv_rows, csv_text
 from search.run import make_folder
 
 STATE, CONFIG, CURVE = "state.pt", "config.json", "curve.csv"
@@ -57,7 +57,7 @@ def check_plan(out: Path, plan: dict[str, Any]) -> bool:
     if not path.is_file():
         return False
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
         if not isinstance(found, dict):
             raise ValueError("it is no JSON object")
     except ValueError as error:
@@ -78,7 +78,7 @@ def read_curve(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
+        rows = csv_rows(path.read_text())
         for row in rows:
             int(row["iteration"])
             float(row["loss"])

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import Any
 
+from latency.told import parse_json
 from lpsnet.architecture import Architecture
 from lpsnet.checkpoint import save
 from lpsnet.errors import TrainingFailed, UserError
@@ -154,8 +154,8 @@ def open_table(folder: Path, base: SearchConfig) -> TrainingTable:
     make_folder(folder)
     try:
         begun = path.exists() and any(other != path for other in folder.iterdir())  # else a start that failed has left it
-        found = json.loads(path.read_text()) if begun else None
-    except ValueError as error:
+        found = dict(parse_json(path.read_text())) if begun else None
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}; name another folder with --out") from error
     if found is None:
         write_json(path, wanted)

@@ -15,6 +15,10 @@ from lpsnet.errors import UserError
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
+_OPTIONS = {"format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm", "protocol_whitelist": "file"}
+"""What is read: FFmpeg would take a list of other files, or of addresses, for a video as well."""
+
+
 def can_read_videos() -> bool:
     """Whether PyAV is installed."""
     return find_spec("av") is not None
@@ -38,9 +42,9 @@ class read_video:  # noqa: N801 - used as a function
     def __init__(self, path: Path) -> None:
         self._av, self._path = _av(), path
         try:
-            self._container = self._av.open(str(path))
+            self._container = self._av.open(str(path), options=_OPTIONS)
             self._stream = self._container.streams.video[0]
-        except (self._av.error.FFmpegError, IndexError) as error:
+        except (self._av.error.FFmpegError, IndexError, ValueError) as error:
             raise UserError(f"{path} cannot be read as a video: {error}") from error
         self.rate = Fraction(self._stream.average_rate or 25)
         self.count = int(self._stream.frames)
@@ -49,7 +53,7 @@ class read_video:  # noqa: N801 - used as a function
         try:
             for frame in self._container.decode(self._stream):
                 yield frame.to_ndarray(format="rgb24")
-        except self._av.error.FFmpegError as error:
+        except (self._av.error.FFmpegError, ValueError, MemoryError) as error:
             raise UserError(f"{self._path} cannot be read to its end: {error}") from error
 
     def __enter__(self) -> read_video:

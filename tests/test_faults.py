@@ -20,12 +20,13 @@ from latency.store import Store
 from latency.worker import Worker, WorkerEnded
 from search.cli import run
 from search.executor import LocalExecutor
+from search.journal import StudyError
 from search.observer import Observer
 from search.pool import Ended
 from search.proxy import Proxy, TrainJob
 from search.run import Run, RunError
 from search.space import OPERATIONS, expansion
-from search.study import StudyError, TrainingStudy
+from search.study import TrainingStudy
 from tests.processes import quick_workers
 from tests.test_study import KEY, RECORD
 from tests.tiny import TINY_OPTIONS, few_frames, fill_store, tiny_config

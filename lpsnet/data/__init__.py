@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from lpsnet.data.frames import Frames, Source
 
 
+MOST_CLASSES = 255
+"""Labels are bytes, and 255 is what is ignored."""
+
+
+def check_class_names(names: object) -> tuple[str, ...]:
+    """Names of classes as a file gives them. Raises `ValueError` unless they are 1 to `MOST_CLASSES` texts that can be printed."""
+    if not isinstance(names, list | tuple) or not 1 <= len(names) <= MOST_CLASSES:
+        raise ValueError(f"class_names must be 1 to {MOST_CLASSES} texts")
+    if wrong := [name for name in names if not (isinstance(name, str) and name.isprintable())]:
+        raise ValueError(f"a class is named by letters that can be printed, found {str(wrong[0])[:80]!r}")
+    return tuple(names)
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Which data set, and where: the parsed form of `NAME` or `NAME:PATH`.

@@ -12,6 +12,12 @@ from lpsnet.data.frames import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""What is read, whatever a file is called."""
+
+MOST_PIXELS = 2**26
+"""Of an image: a file of a few kilobytes can say that it is larger, and is then not decoded."""
+
 Pair = tuple[Path, Path]
 """An image and its label."""
 
@@ -127,9 +133,14 @@ def read_colours(path: Path, table: dict[tuple[int, int, int], int]) -> np.ndarr
 
 
 def _open(path: Path) -> Image.Image:
+    """A decoded image. Other formats are not even tried: Pillow has one that starts a program."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it is {image.width}x{image.height}, more than {MOST_PIXELS} pixels")
             image.load()
             return image
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: cannot be read as an image: it is none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # Pillow's decoders raise any error for a damaged file
         raise DataError(f"{path}: cannot be read as an image: {error}") from error

@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lpsnet.data import MOST_CLASSES
 from lpsnet.data.files import PairedFiles, images_in, paired, read_image, read_mask
 from lpsnet.data.frames import IGNORE_INDEX, DataError
 
 DESCRIPTION = "dataset.yaml"
-MAX_CLASSES = 255
+MOST_TEXT = 100_000
 _KEYS = {"classes", "ignore", "size", "images", "masks"}
 
 
@@ -84,27 +85,41 @@ def read_description(root: Path) -> Description:
     """
     path = root / DESCRIPTION
     try:
-        values = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        if len(text) > MOST_TEXT:
+            raise DataError(f"{path} has {len(text)} letters, more than the {MOST_TEXT} of any description")
+        values = yaml.load(text, _Plain)
     except OSError as error:
         raise DataError(
             f"folder: {path} cannot be read ({error.strerror}); it names the classes, for example: classes: [{{name: road}}]"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # PyYAML's own, and whatever its constructors raise for a date or number that is none
         raise DataError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not isinstance(values.get("classes"), list):
         raise DataError(f"{path} must hold a list named classes, each with a name, such as classes: [{{name: road}}]")
-    if unknown := set(map(str, values)) - _KEYS:
-        raise DataError(f"{path} holds {', '.join(sorted(unknown))}; there are: {', '.join(sorted(_KEYS))}")
     try:
+        if unknown := set(map(str, values)) - _KEYS:
+            raise ValueError(f"it holds {', '.join(sorted(unknown))}; there are: {', '.join(sorted(_KEYS))}")
         return _checked(values)
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: {error}") from error
 
 
+class _Plain(yaml.SafeLoader):
+    """Plain values only, each written out: a name for a value, used again and again, makes a short text an endless one."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(problem="a value is not repeated by *NAME here; write it out")
+        return super().compose_node(parent, index)
+
+
 def _checked(values: dict[str, Any]) -> Description:
     rows = values["classes"]
-    if not 1 <= len(rows) <= MAX_CLASSES:
-        raise ValueError(f"there must be 1 to {MAX_CLASSES} classes, got {len(rows)}")
+    if not 1 <= len(rows) <= MOST_CLASSES:
+        raise ValueError(f"there must be 1 to {MOST_CLASSES} classes, got {len(rows)}")
     names, colours, categories = [], [], []
     for index, row in enumerate(rows):
         row = {"name": row} if isinstance(row, str) else row
@@ -113,6 +128,8 @@ def _checked(values: dict[str, Any]) -> Description:
         names.append(row["name"])
         colours.append(_colour(row.get("colour", default_colour(index)), row["name"]))
         categories.append(str(row.get("category", "")))
+    if odd := [name for name in names if not name.isprintable()]:
+        raise ValueError(f"a name is made of letters that can be printed, got {odd[0]!r}")
     if len(set(names)) < len(names):
         raise ValueError(f"two classes have one name: {next(name for name in names if names.count(name) > 1)!r}")
     ignore = values.get("ignore", IGNORE_INDEX)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.console import Live, complain, print_table
+from search.cli.console import Live, complain, print_table, visible
 from search.cli.options import (
     AsJson,
     Backend,
@@ -132,5 +132,5 @@ def _report(known: Ablation, out: Path, as_json: bool) -> None:
     columns, cells = table(known, rows, brief=True)
     print_table(title(known), columns, cells)
     for line in reading(known, rows):
-        print(line)
+        print(visible(line))
     print(f"table, figure and provenance are in {out}")

@@ -10,11 +10,22 @@ from typing import Any, ClassVar
 from lpsnet.errors import UserError
 from search.observer import Observer
 
+MOST_LETTERS = 4000
+"""Of a complaint; what a file holds in place of a name may be long."""
+
 
 def complain(message: str, code: int) -> int:
     """Print one line to stderr and return the exit code."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    line = visible(" ".join(message.split()))
+    print("error: " + (line if len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS]} ..."), file=sys.stderr)
     return code
+
+
+def visible(text: str) -> str:
+    """A text in which what would command the terminal is written out: names and reasons may come from files of others."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
 
 
 def parse_size(text: str, option: str = "--input") -> tuple[int, int]:
@@ -51,7 +62,7 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]], *, marked
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
     for number, row in enumerate(rows):
-        table.add_row(*(Text(str(value)) for value in row), style="bold green" if number == marked else None)
+        table.add_row(*(Text(visible(str(value))) for value in row), style="bold green" if number == marked else None)
     # A pipe has no width of its own; a table cut to 80 columns there would lose text.
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
@@ -125,11 +136,11 @@ class Live(Observer):
             self._bars.reset(self._tasks[what], total=total)
         self._counts[what] = (done, total)
         finished_inner = done == total and what in ("frames", "iterations", "validation")
-        self._bars.update(self._tasks[what], completed=done, detail=detail, visible=not finished_inner)
+        self._bars.update(self._tasks[what], completed=done, detail=visible(detail), visible=not finished_inner)
 
     def note(self, text: str) -> None:
         """See `Observer.note`."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(visible(text), markup=False, highlight=False)
 
     def _speak(self, what: str, done: int, total: int) -> None:
         if what == "steps" or time.monotonic() - self._spoken < self._QUIET_S:

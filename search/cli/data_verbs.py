@@ -11,7 +11,7 @@ import typer
 
 from lpsnet.errors import UserError
 from lpsnet.recipe import PROXY_BATCH
-from search.cli.console import Live, parse_size, print_table, write_rows
+from search.cli.console import Live, parse_size, print_table, visible, write_rows
 from search.cli.options import (
     AsJson,
     Batch,
@@ -78,7 +78,7 @@ def check(
         rows = [[s, r["frames"], ", ".join(r["sizes"]), *(f"{r['class_share_percent'][n]:.2f}" for n in names)] for s, r in reports.items()]
         print_table(f"{spec}: share of each class in percent of the labelled pixels", ["split", "frames", "sizes", *names], rows)
         for problem in problems[:_SHOWN]:
-            print(problem)
+            print(visible(problem))
     if problems:
         raise UserError(f"{spec} has {len(problems)} faults; the first: {problems[0]}")
 

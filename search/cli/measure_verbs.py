@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.console import Live, parse_size, print_table, write_rows
+from search.cli.console import Live, parse_size, print_table, visible, write_rows
 from search.cli.options import (
     AsJson,
     Backend,
@@ -134,7 +134,7 @@ def _print_measurements(name: str, summaries: list[dict[str, Any]]) -> None:
     print_table(f"{name}: {first['parameters']:,} parameters, {first['macs_giga']:.3f} G MACs; {where}", columns, rows)
     for summary in summaries:
         for reason in summary["reasons"]:
-            print(f"{summary['boundary']}: {reason}")
+            print(visible(f"{summary['boundary']}: {reason}"))
 
 
 def compare_in_turns(names: list[str], classes: int, turns: int, conditions: Conditions, as_json: bool) -> None:

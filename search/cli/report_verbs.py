@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.console import Live
+from search.cli.console import Live, visible
 from search.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def report(
         f"report.md and tables/ lie beside it"
     )
     for omission in written.omissions[:SHOWN_OMISSIONS]:
-        print(f"note: {omission}")
+        print(visible(f"note: {omission}"))
     if len(written.omissions) > SHOWN_OMISSIONS:
         print(f"note: {len(written.omissions) - SHOWN_OMISSIONS} more are in the report")
 

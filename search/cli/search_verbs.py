@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.recipe import PROXY_BATCH, PROXY_ITERATIONS
-from search.cli.console import Live, complain, parse_counts, print_table
+from search.cli.console import Live, complain, parse_counts, print_table, visible
 from search.cli.executors import ExecutorName, GpusPerTraining, Limits, RayAddress, RayWait, Where, open_executor
 from search.cli.options import (
     AsJson,
@@ -187,7 +187,7 @@ def _drive(out: Path, config: SearchConfig, where: Where, limits: Limits, as_jso
             else:
                 _print_state(config.steps, progress, out)
                 for fault in weight_faults(run, progress.steps):
-                    print(f"note: {fault}")
+                    print(visible(f"note: {fault}"))
     if progress.stopped:
         raise typer.Exit(complain(progress.stopped, 1))
 
@@ -223,11 +223,11 @@ def print_step(step: Step) -> None:
     columns = ["expansion", "k", "network", "ms", "mIoU %", "gain", "gain/ms", ""]
     print_table(title, columns, rows, marked=step.trials.index(step.chosen_trial))
     for name, reason in step.skipped.items():
-        print(f"{name}: {reason}")
+        print(visible(f"{name}: {reason}"))
     for name, text in step.excluded.items():
-        print(f"{name}: {text} excluded by the predictor, not measured")
+        print(visible(f"{name}: {text} excluded by the predictor, not measured"))
     for note in (*step.warnings, *sure_text(step), *(tie.text for tie in step.ties)):
-        print(f"note: {note}")
+        print(visible(f"note: {note}"))
 
 
 def _spent(trial: Trial) -> str:
@@ -244,7 +244,7 @@ def _print_state(wanted: int, progress: Progress, out: Path | None = None) -> No
     else:
         print(f"{taken} of {wanted} steps taken{where}")
     if progress.stopped and out is None:
-        print(f"the search stopped: {progress.stopped}")
+        print(visible(f"the search stopped: {progress.stopped}"))
 
 
 def _print_json(run: Run, progress: Progress) -> None:

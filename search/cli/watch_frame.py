@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.cli.console import visible
 from search.step import slope_text
 from search.watch import FAILED, SCORED, TRAINING, Row, View, Work
 
@@ -37,7 +38,7 @@ def frame(view: View, now: datetime, *, height: int = 0, hint: str = "") -> Rend
     if work is not None:
         parts += [Text(""), *_at_work(work, running=view.state == "running")]
     if view.stopped:
-        parts.append(Text(f"the search stopped: {view.stopped}", style="red"))
+        parts.append(Text(visible(f"the search stopped: {view.stopped}"), style="red"))
     if hint:
         parts += [Text(""), Text(hint, style="dim")]
     return Group(*parts)
@@ -112,7 +113,9 @@ def _at_work(work: Work, *, running: bool) -> list[RenderableType]:
     best = max((row.slope for row in work.rows if row.slope is not None), default=None)
     for row in work.rows:
         leading = row.slope is not None and row.slope == best
-        table.add_row(*_cells(row, running), style={TRAINING: "cyan", FAILED: "red"}.get(row.state, "bold green" if leading else ""))
+        table.add_row(
+            *map(Text, _cells(row, running)), style={TRAINING: "cyan", FAILED: "red"}.get(row.state, "bold green" if leading else "")
+        )
     return [bar, table]
 
 
@@ -126,7 +129,7 @@ def _cells(row: Row, running: bool) -> tuple[str, ...]:
         "-" if row.gain_percent is None else f"{row.gain_percent:+.2f}",
         "-" if row.slope is None else slope_text(row.slope),
         duration(row.seconds) if row.seconds is not None and (running or row.state in (SCORED, FAILED)) else "-",
-        f"failed: {row.failure}" if row.state == FAILED else state,
+        visible(f"failed: {row.failure}") if row.state == FAILED else state,
     )
 
 

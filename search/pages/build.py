@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import time
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from search.pages.latencies import latency_section
 from search.pages.markdown import markdown
 from search.pages.others import read_others
 from search.pages.pictures import PicturePlan, check_picks, pictures_section
-from search.run import Run, provenance
+from search.run import Run, provenance, read_json
 
 PAGE, TEXT, TABLES = "report.html", "report.md", "tables"
 
@@ -127,8 +126,7 @@ def build_report(facts: RunFacts, plan: ReportPlan, observer: Observer) -> Repor
 
 def _environment(path: Path) -> dict[str, Any]:
     """What `environment.json` says; the run was opened, so it can be read."""
-    told: dict[str, Any] = json.loads((path / "environment.json").read_text())
-    return told
+    return read_json(path / "environment.json")
 
 
 def _trajectory(run: Run, out: Path) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from latency.measurement import Measurement
+from latency.told import parse_json
 from lpsnet.errors import UserError
 from search.executor import conditions, subject
 from search.pages.content import Cell, Column, Facts, Item, Plot, Section, Series, Table
@@ -162,11 +162,11 @@ def _measured_floor(path: Path, told: dict[str, Any]) -> tuple[str, str]:
 def read_noise(path: Path) -> dict[str, Any]:
     """What `lps-search noise-floor --json` told. Raises `UserError` for a file of something else."""
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
+        told: dict[str, Any] = parse_json(path.read_text())
         told = {**told, "floor": float(told["floor"]), "size": [int(side) for side in told["size"]]}
         for name in ("architecture", "boundary", "backend"):
             told[name] = str(told[name])
         told["device"] = str(told.get("environment", {}).get("device") or told["device"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is no noise floor, as lps-search noise-floor --json prints it: {error!r}") from error
     return told

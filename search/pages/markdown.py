@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from search.files import plain
 from search.pages.content import Facts, Gallery, Item, Plot, Report, Section, Table, shown
 
 
@@ -59,12 +60,6 @@ def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
 
 def _note(text: str) -> list[str]:
     return ["", plain(text)] if text else []
-
-
-def plain(text: str) -> str:
-    """A text that Markdown shows as it is, in a line and in a cell: no markup of its own or of HTML, no line break."""
-    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|~#!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", line)
 
 
 def _target(path: str) -> str:

@@ -6,9 +6,7 @@ mIoU is of the run's data set; else it is a row that says what differs.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Mapping
@@ -17,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from latency.measurement import Environment
+from latency.told import parse_json
 from lpsnet.errors import UserError
 from search.executor import conditions
+from search.files import csv_rows
 from search.pages.facts import Omission, RunFacts
 from search.pages.latencies import NOISE_FILES, read_noise
 
@@ -150,9 +150,8 @@ def differences(facts: RunFacts, at: Mapping[str, Any], environment: Mapping[str
     if not environment:
         return [*found, "its environment is not told"]
     try:
-        return found + Environment(**{name: environment[name] for name in ("device", "cores", "driver", "versions")}).differences(
-            facts.run.environment
-        )
+        there = Environment.from_dict({name: environment[name] for name in ("device", "cores", "driver", "versions")})
+        return found + there.differences(facts.run.environment)
     except (KeyError, TypeError, ValueError, AttributeError):
         return [*found, "its environment cannot be read"]
 
@@ -280,18 +279,18 @@ def _rows(path: Path, *names: str) -> list[dict[str, str]]:
     """The rows of a CSV file that hold these columns; a last line that a kill has torn is no row. Raises `UserError`."""
     try:
         text = path.read_text()
-        rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
-    except (OSError, ValueError, csv.Error) as error:
+        rows = csv_rows(text[: text.rfind("\n") + 1])
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    missing = [name for name in names if any(row.get(name) is None for row in rows)]
+    missing = [name for name in names if rows and name not in rows[0]]
     if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}, at least in one row")
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}")
     return rows
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text())
+        told = parse_json(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(told, dict):

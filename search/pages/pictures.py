@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latency.files import replace_file
+from latency.told import parse_json
 from lpsnet.data import DATASETS, DataSpec
 from lpsnet.errors import UserError
 from search.observer import Observer
@@ -121,7 +122,7 @@ def _kept(facts: RunFacts, plan: PicturePlan, shown: list[_Shown]) -> Gallery | 
     """The pictures of an earlier report, None where there are none or they were of something else."""
     folder = plan.folder / FOLDER
     try:
-        told = json.loads((folder / INDEX).read_text())
+        told = parse_json((folder / INDEX).read_text())
         if told["key"] != _key(facts, plan, shown):
             return None
         frames = [(str(frame["name"]), [float(share) for share in frame["right"]]) for frame in told["frames"]]
@@ -132,7 +133,7 @@ def _kept(facts: RunFacts, plan: PicturePlan, shown: list[_Shown]) -> Gallery | 
             data = [(folder / file).read_bytes() for file in files]
             rows.append((name, _row(name, files, data, shown, right)))
         return _gallery(facts, rows, legend, plan)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
