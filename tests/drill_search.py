@@ -49,6 +49,9 @@ VARIANTS = {
 _LONGEST_S = 900.0
 """A process that has not ended by then hangs."""
 
+_NEVER = ("Traceback", "--max-hours was over")
+"""What is never printed: the second only where a clock was believed that had jumped."""
+
 AT_ONCE = {"alone": 1, "workers": 2, "race": 1}
 """Trainings that run at a time."""
 
@@ -194,9 +197,9 @@ class Life:
 
     @property
     def orderly(self) -> bool:
-        """Whether it ended well, was killed, or said in one line what is wrong."""
+        """Whether it ended well and not before its time, was killed, or said in one line what is wrong."""
         told = self.code == 2 and len(self.complaints) == 1
-        return "Traceback" not in self.printed and (self.code in (0, -9) or told)
+        return not any(text in self.printed for text in _NEVER) and (self.code in (0, -9) or told)
 
 
 @dataclass(frozen=True, kw_only=True)
