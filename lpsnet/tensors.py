@@ -6,11 +6,12 @@ used. Does not cover what the tensors mean (`checkpoint.py`, `resume.py`).
 
 from __future__ import annotations
 
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -56,13 +57,37 @@ def read_pickle(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse an archive whose members take more than the file: compressed ones, or some that lie over one another."""
+    """Refuse what reading would take far more than the file for. Raises `ValueError`, or whatever a damaged file leads to.
+
+    That is an archive with compressed members, or with some that lie over one another, and a pickle with a long text: torch searches its
+    own complaints in a time that grows with the square of the texts that they quote.
+    """
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            for _ in range(_OLD_PICKLES):
+                _check_texts(file)
         return
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    if any(one.compress_type != zipfile.ZIP_STORED for one in members) or sum(one.file_size for one in members) > path.stat().st_size:
-        raise ValueError("compressed")
+        if any(one.compress_type != zipfile.ZIP_STORED for one in members) or sum(one.file_size for one in members) > path.stat().st_size:
+            raise ValueError("compressed")
+        for one in members:
+            if one.filename.endswith("data.pkl"):
+                with archive.open(one) as file:
+                    _check_texts(file)
+
+
+_OLD_PICKLES = 5
+"""At the head of a file in the format before archives; arrays follow."""
+
+_MOST_LETTERS = 2_000
+"""Of a text in a pickle."""
+
+
+def _check_texts(file: IO[bytes]) -> None:
+    for _, argument, _ in pickletools.genops(file):  # names what is there, executes nothing
+        if isinstance(argument, str | bytes) and len(argument) > _MOST_LETTERS:
+            raise ValueError("a text is too long")
 
 
 def check_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

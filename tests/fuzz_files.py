@@ -404,13 +404,13 @@ def pages(folder: Path) -> Attempt:
 
 
 FILES = (
-    Target("dataset.yaml", 25_000, descriptions, "dataset.yaml of a folder"),
-    Target("image", 40_000, images, "images, masks and colour masks"),
-    Target("data folder", 3_000, data_folders, "folders of CamVid's layout and of one's own"),
+    Target("dataset.yaml", 10_000, descriptions, "dataset.yaml of a folder"),
+    Target("image", 17_000, images, "images, masks and colour masks"),
+    Target("data folder", 1_300, data_folders, "folders of CamVid's layout and of one's own"),
     Target("checkpoint", 20_000, checkpoints, "checkpoints (safetensors), model cards"),
     Target("pickle", 10_000, pickles, "released .pth files, states of trainings"),
-    Target("graph", 8_000, graphs, "ONNX files of any tool"),
-    Target("export", 2_000, exports, "descriptions of exported graphs and engines"),
-    Target("video", 1_500, videos, "videos"),
-    Target("page", 500, pages, "strings on the report's page and in its Markdown"),
+    Target("graph", 3_000, graphs, "ONNX files of any tool"),
+    Target("export", 800, exports, "descriptions of exported graphs and engines"),
+    Target("video", 800, videos, "videos"),
+    Target("page", 300, pages, "strings on the report's page and in its Markdown"),
 )

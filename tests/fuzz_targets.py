@@ -383,14 +383,14 @@ def ablations(folder: Path) -> Attempt:
 
 
 _HERE = (
-    Target("architecture", 400_000, architectures, "architecture text"),
+    Target("architecture", 470_000, architectures, "architecture text"),
     Target("recipe", 140_000, recipe_options, "--set NAME=VALUE"),
     Target("config", 100_000, run_headers, "config.json of a run"),
     Target("picks", 50_000, picks, "picks.json of a run"),
-    Target("store", 40_000, stores, "latency store (SQLite)"),
+    Target("store", 20_000, stores, "latency store (SQLite)"),
     Target("journal", 20_000, journals, "study journal"),
-    Target("run", 2_000, runs, "whole runs: show, watch, report"),
-    Target("predictor", 3_000, predictors, "predictor.json and its layer table"),
+    Target("run", 1_200, runs, "whole runs: show, watch, report"),
+    Target("predictor", 600, predictors, "predictor.json and its layer table"),
     Target("table", 70_000, tables, "CSV: curves, trainings, studies"),
     Target("record", 50_000, records, "record.jsonl of compare and ablate"),
     Target("beside", 10_000, beside_a_run, "compare, rival and noise-floor files beside a report"),

@@ -80,6 +80,13 @@ class TestPickles:
         with pytest.raises(CheckpointError, match="is damaged or holds more"):
             load(tmp_path / "n.pth", "N0")
 
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_a_long_text_is_not_searched_by_torch(self, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        torch.save({"A" * 10_000: torch.zeros(1)}, tmp_path / "n.pth", _use_new_zipfile_serialization=zipped)
+        monkeypatch.setattr("torch.load", lambda *given, **options: pytest.fail("it is read"))
+        with pytest.raises(CheckpointError, match="is damaged or holds more"):
+            load(tmp_path / "n.pth", "N0")
+
     def test_a_head_of_a_thousand_million_classes_is_refused(self, tmp_path: Path) -> None:
         torch.save({"head.weight": torch.zeros(1).expand(10**9, 32, 1, 1)}, tmp_path / "n.pth")
         assert (tmp_path / "n.pth").stat().st_size < 10_000
