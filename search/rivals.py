@@ -6,9 +6,12 @@ Cost is measured seconds of training (and, live, of measuring), tuning included.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,10 @@ from search.interval import mean_interval
 from search.observer import Observer
 from search.problem import Budgeted, Seen, Surrogate
 from search.proxy import TrainJob
+from search.run import Run, read_json
+from search.runner import replay as replay_run
 from search.samplers import SAMPLERS
+from search.step import Failure
 
 POINTS = 40
 """Moments at which a search's hypervolume is told."""
@@ -95,7 +101,9 @@ def _summary_at(rows: Sequence[dict[str, Any]], moment: float) -> list[dict[str,
     return sorted(found, key=lambda row: row["hypervolume"], reverse=True)
 
 
-def run_live(config: SearchConfig, store: Store, name: str, budget_s: float, observer: Observer) -> Budgeted:
+def run_live(
+    config: SearchConfig, store: Store, name: str, budget_s: float, observer: Observer, *, slowest_ms: float = math.inf
+) -> Budgeted:
     """Run a search with real measurements and trainings until the seconds are spent; what it saw is in the problem returned.
 
     A network whose training fails scores 0.
@@ -118,9 +126,58 @@ def run_live(config: SearchConfig, store: Store, name: str, budget_s: float, obs
         observer.work("candidates", len(problem.seen) + 1, len(problem.seen) + 2, f"{architecture}: {score:.2f}")
         return score, time.perf_counter() - start
 
-    problem = Budgeted(latency, miou, budget_s)
+    problem = Budgeted(latency, miou, budget_s, slowest_ms)
     SAMPLERS[name](problem, config.start_architecture, BOUNDS, config.seed)
     return problem
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A search by the greedy rule that a live one is held against.
+
+    Args:
+        config: what it searched under, its rivals, too.
+        spent_s: seconds from its beginning to its last training's end, on a clock.
+        slowest_ms: latency of the slowest network of its chain.
+        seen: every candidate it trained.
+    """
+
+    config: SearchConfig
+    spent_s: float
+    slowest_ms: float
+    seen: tuple[Seen, ...]
+
+
+def chain_of(path: Path) -> Chain:
+    """The search in a run's folder. Raises `UserError` where it holds none, or no step."""
+    with Run.read(path) as run:
+        steps = replay_run(run).steps
+        begun = datetime.fromisoformat(read_json(path / "environment.json")["created"])
+        ended = {
+            str(t.user_attrs["architecture"]): t.datetime_complete for s in steps for t in run.study.trials(s.number) if t.datetime_complete
+        }
+        config = run.config
+    if len(steps) < 2:
+        raise UserError(f"{path} has no step to be held against; name a run of lps-search expand")
+    seen = []
+    for step in steps:
+        for trial in step.trials:
+            at = ended.get(str(trial.candidate.architecture))
+            if at is not None and not isinstance(trial.outcome, Failure):
+                spent = (at.astimezone(UTC) - begun).total_seconds()
+                seen.append(Seen(trial.candidate.architecture, trial.candidate.latency_ms, trial.outcome, spent))
+    return Chain(config, max(one.spent_s for one in seen), max(step.chosen.latency_ms for step in steps), tuple(seen))
+
+
+def against(chain: Chain, name: str, found: Sequence[Seen]) -> list[dict[str, Any]]:
+    """Networks trained and hypervolume, as scored, at a quarter, half and all of what the chain took: the chain's and a live search's."""
+    times = [chain.spent_s * share for share in (0.25, 0.5, 1.0)]
+    rows = []
+    for who, seen in (("greedy", chain.seen), (name, found)):
+        areas = covered(seen, times, chain.slowest_ms * (1 + 1e-9), WORST_PERCENT)
+        counts = [sum(one.spent_s <= at for one in seen) for at in times]
+        rows += [{"sampler": who, "spent_s": t, "networks": n, "hypervolume": a} for t, n, a in zip(times, counts, areas, strict=True)]
+    return rows
 
 
 def draw_rivals(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -23,11 +24,12 @@ from search.cli import run
 from search.observer import Observer
 from search.pareto import front
 from search.problem import Budgeted, OutOfBudget, Seen, Surrogate, features
-from search.rivals import replay, summary
+from search.rivals import chain_of, replay, summary
 from search.samplers import SAMPLERS, Greedy, candidates, contractions, random_network, scaled, units_at
 from search.space import OPERATIONS, Bounds, expansion
 from search.training_table import Row, Setting, TrainingTable
 from tests.processes import quick_workers
+from tests.test_runner import CountingExecutor, finish
 from tests.tiny import tiny_config, write_camvid
 
 N0 = NAMED["N0"]
@@ -333,6 +335,42 @@ def test_a_live_search_measures_and_trains(tmp_path: Path, monkeypatch: pytest.M
     assert "the front of" in capsys.readouterr().out
     frame = pd.read_csv(tmp_path / "out" / "live_random_0.csv")
     assert list(frame["spent_s"]) == [2.0, 4.0] and frame["front"].any() and (frame["latency_ms"] > 0).all()
+
+
+def test_a_live_search_is_held_against_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_camvid(tmp_path / "camvid", {"train": 4, "val": 2}, (64, 96))
+    config = tiny_config(1, data=f"camvid:{root}", height=64, width=96)
+    steps = finish(tmp_path / "run", config, CountingExecutor(config))
+    chain = chain_of(tmp_path / "run")
+    assert {seen.architecture for seen in chain.seen} == {trial.candidate.architecture for step in steps for trial in step.trials}
+    assert chain.slowest_ms == steps[1].chosen.latency_ms and 0 < chain.seen[0].spent_s <= chain.spent_s < 60
+    long = dataclasses.replace(chain, spent_s=4.0, seen=tuple(dataclasses.replace(seen, spent_s=1.0) for seen in chain.seen))
+    monkeypatch.setattr("search.rivals.chain_of", lambda path: long)
+    clock = itertools.count()
+    monkeypatch.setattr("search.rivals.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    arguments = [
+        "rival",
+        "--sampler",
+        "tpe",
+        "--live",
+        f"camvid:{root}",
+        "--against",
+        str(tmp_path / "run"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert run(arguments) == 0, capsys.readouterr().err
+    assert "held against the chain" in capsys.readouterr().out
+    held = pd.read_csv(tmp_path / "out" / "live_tpe_0_against.csv")
+    assert list(held["sampler"]) == ["greedy"] * 3 + ["tpe"] * 3 and list(held["spent_s"]) == [1.0, 2.0, 4.0] * 2
+    assert list(held["networks"])[:3] == [len(chain.seen)] * 3 and held["hypervolume"][2] > 0
+
+
+def test_a_run_without_a_step_is_nothing_to_be_held_against(tmp_path: Path) -> None:
+    config = tiny_config(0)
+    finish(tmp_path / "run", config, CountingExecutor(config))
+    with pytest.raises(UserError, match="has no step to be held against; name a run of lps-search expand"):
+        chain_of(tmp_path / "run")
 
 
 def test_replays_are_the_same_for_the_same_seeds() -> None:

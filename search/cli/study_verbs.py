@@ -28,7 +28,9 @@ from search.cli.options import (
 
 if TYPE_CHECKING:
     from search.config import SearchConfig
+    from search.problem import Seen
     from search.proxy_study import ProxyStudy
+    from search.rivals import Chain
     from search.training_table import TrainingTable
 
 SHORT = "identity-rate2-400"
@@ -166,6 +168,9 @@ def rival(
     hours: Annotated[float, typer.Option(help="Budget of each in hours of training, tuning included.", min=0.0)] = 1.0,
     changes: Changes = None,
     live: Annotated[str, typer.Option(help="Search for real on this data set instead, NAME or NAME:PATH; one sampler.")] = "",
+    held_against: Annotated[
+        Path | None, typer.Option("--against", help="Run of expand: a live search spends as long, under its configuration.")
+    ] = None,
     iterations: Annotated[int, typer.Option(help="Of a live search's proxy.", min=1)] = PROXY_ITERATIONS,
     batch: Batch = PROXY_BATCH,
     seed: Annotated[int, typer.Option(help="Of a live search.")] = 0,
@@ -178,8 +183,14 @@ def rival(
 
     names = list(SAMPLERS) if sampler == "all" else [name.strip() for name in sampler.split(",")]
     if live:
-        config = _config(live, "", batch, 0, iterations=iterations, seed=seed, changes=changes, precision=precision)
-        _rival_live(names, config, 3600 * hours, store, out, as_json)
+        from search.rivals import chain_of
+
+        chain = chain_of(held_against) if held_against else None
+        if chain is not None:
+            config = dataclasses.replace(chain.config, data=live, seed=seed)
+        else:
+            config = _config(live, "", batch, 0, iterations=iterations, seed=seed, changes=changes, precision=precision)
+        _rival_live(names, config, chain, 3600 * hours, store, out, as_json)
         return
     from search.bench import surrogate
     from search.rivals import draw_rivals, replay, summary
@@ -206,44 +217,46 @@ def rival(
         print_table(title, list(shown), _cells([row for row in found if row["spent_s"] == moment], shown, 3))
 
 
-def _rival_live(names: list[str], config: SearchConfig, budget_s: float, store: Path | None, out: Path, as_json: bool) -> None:
+def _rival_live(
+    names: list[str], config: SearchConfig, chain: Chain | None, budget_s: float, store: Path | None, out: Path, as_json: bool
+) -> None:
     """One search for real; what it saw goes to a file of its own."""
     from latency.store import Store, default_store_path
     from lpsnet.errors import UserError
     from search.executor import current_environment
     from search.pareto import front
-    from search.rivals import run_live
+    from search.rivals import against, run_live
     from search.run import make_folder, provenance, write_json
 
     if len(names) != 1:
         raise UserError(f"a live search runs one sampler, got {len(names)}; name it with --sampler")
     make_folder(out)
+    seconds, limit = (chain.spent_s, {"slowest_ms": chain.slowest_ms}) if chain else (budget_s, {})
     with Live() as bar:
-        problem = run_live(config, Store(store or default_store_path()), names[0], budget_s, bar)
+        problem = run_live(config, Store(store or default_store_path()), names[0], seconds, bar, **limit)
     if not problem.seen:
-        raise UserError(f"{budget_s:.0f} s were spent before a network was trained; --hours takes more")
+        raise UserError(f"{seconds:.0f} s were spent before a network was trained; --hours takes more")
     best = set(front([(one.latency_ms, one.miou_percent) for one in problem.seen]))
-    rows = [
-        {
-            "sampler": names[0],
-            "seed": config.seed,
-            "architecture": str(one.architecture),
-            "latency_ms": one.latency_ms,
-            "miou_percent": one.miou_percent,
-            "spent_s": one.spent_s,
-            "front": number in best,
-        }
-        for number, one in enumerate(problem.seen)
-    ]
+    rows = [{"sampler": names[0], "seed": config.seed, **_told(one), "front": number in best} for number, one in enumerate(problem.seen)]
     path = out / f"live_{names[0]}_{config.seed}.csv"
     write_rows(path, rows)
     here = dataclasses.asdict(current_environment(config))
     write_json(path.with_suffix(".json"), {"config": config.to_dict(), "environment": here, **provenance()})
+    held = against(chain, names[0], problem.seen) if chain else []
+    if held:
+        write_rows(out / f"live_{names[0]}_{config.seed}_against.csv", held)
     if as_json:
         print(json.dumps(rows))
         return
     cells = [[row["architecture"], f"{row['latency_ms']:.3f}", f"{row['miou_percent']:.2f}"] for row in rows if row["front"]]
-    print_table(f"{names[0]}: the front of {len(rows)} networks in {budget_s / 3600:g} hours", ["network", "ms", "mIoU %"], cells)
+    print_table(f"{names[0]}: the front of {len(rows)} networks in {seconds / 3600:g} hours", ["network", "ms", "mIoU %"], cells)
+    if held:
+        print_table("held against the chain", list(held[0]), _cells(held, tuple(held[0]), 2))
+
+
+def _told(one: Seen) -> dict[str, Any]:
+    """A network a search has seen, as a row."""
+    return {**dataclasses.asdict(one), "architecture": str(one.architecture)}
 
 
 def _config(
