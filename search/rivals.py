@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from lpsnet.errors import TrainingFailed, UserError
 from search.bench import BOUNDS, LAST_STEP, covered
 from search.config import SearchConfig
 from search.executor import LocalExecutor
-from search.files import new_figure
+from search.files import append_row, grown_rows, new_figure
 from search.interval import mean_interval
 from search.observer import Observer
 from search.problem import Budgeted, Seen, Surrogate
@@ -101,8 +101,31 @@ def _summary_at(rows: Sequence[dict[str, Any]], moment: float) -> list[dict[str,
     return sorted(found, key=lambda row: row["hypervolume"], reverse=True)
 
 
+class Kept:
+    """Answers that a live search has paid for, each appended to a file: a search that is killed asks again, and is answered from there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            rows = grown_rows(path)
+            self._found = {(row["kind"], row["architecture"]): (float(row["value"]), float(row["seconds"])) for row in rows}
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path} holds no answers of a live search: {error!r}; name another folder with --out") from error
+
+    def answer(self, kind: str, architecture: Architecture, ask: Callable[[], float]) -> tuple[float, float]:
+        """A value and the seconds it took, now or when it was asked first. Raises `UserError` where the file cannot be written."""
+        key = (kind, str(architecture))
+        if key not in self._found:
+            start = time.perf_counter()
+            value = ask()
+            self._found[key] = value, time.perf_counter() - start
+            row = {"kind": kind, "architecture": str(architecture), "value": repr(value), "seconds": repr(self._found[key][1])}
+            append_row(self._path, row)
+        return self._found[key]
+
+
 def run_live(
-    config: SearchConfig, store: Store, name: str, budget_s: float, observer: Observer, *, slowest_ms: float = math.inf
+    config: SearchConfig, store: Store, name: str, budget_s: float, kept: Kept, observer: Observer, *, slowest_ms: float = math.inf
 ) -> Budgeted:
     """Run a search with real measurements and trainings until the seconds are spent; what it saw is in the problem returned.
 
@@ -112,21 +135,21 @@ def run_live(
     executor = LocalExecutor(config, store, observer)
     proxy = executor.proxy
 
-    def latency(architecture: Architecture) -> tuple[float, float]:
-        start = time.perf_counter()
-        return executor.measure(architecture).latency_ms, time.perf_counter() - start
-
-    def miou(architecture: Architecture) -> tuple[float, float]:
-        start = time.perf_counter()
+    def trained(architecture: Architecture) -> float:
         try:
             score = proxy.train(TrainJob(architecture=architecture, seed=config.seed)).scores.miou_percent
         except TrainingFailed as failure:
             observer.note(f"{architecture}: {failure}")
             score = 0.0
         observer.work("candidates", len(problem.seen) + 1, len(problem.seen) + 2, f"{architecture}: {score:.2f}")
-        return score, time.perf_counter() - start
+        return score
 
-    problem = Budgeted(latency, miou, budget_s, slowest_ms)
+    problem = Budgeted(
+        lambda network: kept.answer("latency", network, lambda: executor.measure(network).latency_ms),
+        lambda network: kept.answer("miou", network, lambda: trained(network)),
+        budget_s,
+        slowest_ms,
+    )
     SAMPLERS[name](problem, config.start_architecture, BOUNDS, config.seed)
     return problem
 

@@ -17,13 +17,15 @@ import pytest
 from lpsnet import NAMED, Architecture
 from lpsnet.architecture import TABLE_4
 from lpsnet.complexity import complexity
-from lpsnet.errors import UserError
+from lpsnet.errors import TrainingFailed, UserError
+from lpsnet.training import Trained
 from search import Measure, Train, expand
 from search.bench import BOUNDS, BenchPlan, agreement, covered, draw, make_bench, surrogate
 from search.cli import run
 from search.observer import Observer
 from search.pareto import front
 from search.problem import Budgeted, OutOfBudget, Seen, Surrogate, features
+from search.proxy import TrainJob
 from search.rivals import chain_of, replay, summary
 from search.samplers import SAMPLERS, Greedy, candidates, contractions, random_network, scaled, units_at
 from search.space import OPERATIONS, Bounds, expansion
@@ -271,19 +273,7 @@ class TestTheBench:
         assert all(complexity(network, 11, (360, 480)).macs < 1.4 * most for network in draw(6, 0))
 
     def test_searches_are_replayed_on_it(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        arguments = [
-            "rival",
-            "--sampler",
-            "greedy,random",
-            "--bench",
-            str(folder),
-            "--short",
-            "scratch-2",
-            "--seeds",
-            "3",
-            "--hours",
-            "0.0001",
-        ]
+        arguments = f"rival --sampler greedy,random --bench {folder} --short scratch-2 --seeds 3".split()
         assert run([*arguments, "--hours", "0.0001", "--out", str(tmp_path)]) == 0
         assert "greedy" in capsys.readouterr().out
         frame = pd.read_csv(tmp_path / "summary.csv")
@@ -326,6 +316,16 @@ def test_area_is_counted_as_it_was_spent() -> None:
     assert front([(one.latency_ms, one.miou_percent) for one in seen]) == [0, 1]
 
 
+class Untrained:
+    """Fails each training, and counts them."""
+
+    asked = 0
+
+    def __call__(self, job: TrainJob) -> Trained:
+        self.asked += 1
+        raise TrainingFailed("the loss is nan")
+
+
 def test_a_live_search_measures_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = itertools.count()  # every measurement and training takes a second of it
     monkeypatch.setattr("search.rivals.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
@@ -335,6 +335,14 @@ def test_a_live_search_measures_and_trains(tmp_path: Path, monkeypatch: pytest.M
     assert "the front of" in capsys.readouterr().out
     frame = pd.read_csv(tmp_path / "out" / "live_random_0.csv")
     assert list(frame["spent_s"]) == [2.0, 4.0] and frame["front"].any() and (frame["latency_ms"] > 0).all()
+    answers = tmp_path / "out" / "live_random_0_answers.csv"
+    whole = answers.read_text()
+    answers.write_text("".join(whole.splitlines(keepends=True)[:3]) + "miou,B1-1")  # killed after the first training, in the midst of a row
+    monkeypatch.setattr("search.proxy.Proxy.train", untrained := Untrained())
+    assert run([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert untrained.asked == 1 and list(pd.read_csv(tmp_path / "out" / "live_random_0.csv")["spent_s"]) == [2.0, 4.0]
+    assert run([*arguments, "--batch", "2", "--out", str(tmp_path / "out")]) == 2
+    assert "is of another search, or was made elsewhere; name another folder with --out" in capsys.readouterr().err
 
 
 def test_a_live_search_is_held_against_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,23 +225,26 @@ def _rival_live(
     from lpsnet.errors import UserError
     from search.executor import current_environment
     from search.pareto import front
-    from search.rivals import against, run_live
-    from search.run import make_folder, provenance, write_json
+    from search.rivals import Kept, against, run_live
+    from search.run import make_folder, provenance, read_json, write_json
 
     if len(names) != 1:
         raise UserError(f"a live search runs one sampler, got {len(names)}; name it with --sampler")
     make_folder(out)
+    path = out / f"live_{names[0]}_{config.seed}.csv"
+    told = {"config": config.to_dict(), "environment": dataclasses.asdict(current_environment(config))}
+    if path.with_suffix(".json").exists() and not told.items() <= read_json(path.with_suffix(".json")).items():
+        raise UserError(f"{path.with_suffix('.json')} is of another search, or was made elsewhere; name another folder with --out")
+    write_json(path.with_suffix(".json"), {**told, **provenance()})
     seconds, limit = (chain.spent_s, {"slowest_ms": chain.slowest_ms}) if chain else (budget_s, {})
+    kept = Kept(path.with_name(f"{path.stem}_answers.csv"))
     with Live() as bar:
-        problem = run_live(config, Store(store or default_store_path()), names[0], seconds, bar, **limit)
+        problem = run_live(config, Store(store or default_store_path()), names[0], seconds, kept, bar, **limit)
     if not problem.seen:
         raise UserError(f"{seconds:.0f} s were spent before a network was trained; --hours takes more")
     best = set(front([(one.latency_ms, one.miou_percent) for one in problem.seen]))
     rows = [{"sampler": names[0], "seed": config.seed, **_told(one), "front": number in best} for number, one in enumerate(problem.seen)]
-    path = out / f"live_{names[0]}_{config.seed}.csv"
     write_rows(path, rows)
-    here = dataclasses.asdict(current_environment(config))
-    write_json(path.with_suffix(".json"), {"config": config.to_dict(), "environment": here, **provenance()})
     held = against(chain, names[0], problem.seen) if chain else []
     if held:
         write_rows(out / f"live_{names[0]}_{config.seed}_against.csv", held)
