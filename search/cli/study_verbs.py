@@ -192,6 +192,11 @@ def rival(
             config = _config(live, "", batch, 0, iterations=iterations, seed=seed, changes=changes, precision=precision)
         _rival_live(names, config, chain, 3600 * hours, store, out, as_json)
         return
+    _rival_replayed(names, bench, short, seeds, hours, out, as_json)
+
+
+def _rival_replayed(names: list[str], bench: Path, short: str, seeds: int, hours: float, out: Path, as_json: bool) -> None:
+    """Each search over many seeds on a surrogate of the tabular benchmark."""
     from search.bench import surrogate
     from search.rivals import draw_rivals, replay, summary
     from search.run import provenance, write_json
