@@ -259,7 +259,7 @@ def _stores(striker: Striker) -> None:
 def _journal(striker: Striker) -> None:
     import optuna.storages.journal._file as journal
 
-    import search.study
+    import search.journal
 
     def appended(original: Callable[..., Any], backend: Any, logs: list[dict[str, Any]]) -> None:
         point, path = JOURNAL.get(logs[0]["op_code"], "journal study"), Path(backend._file_path)
@@ -280,7 +280,7 @@ def _journal(striker: Striker) -> None:
 
     around(journal.JournalFileBackend, "append_logs", appended)
     around(journal.JournalFileSymlinkLock, "acquire", acquired)
-    around(search.study, "_heal_journal", healed)
+    around(search.journal, "_heal", healed)
 
 
 def _work(striker: Striker, shared: Shared) -> None:
