@@ -205,7 +205,7 @@ class Measurement:
         """A measurement of values by field name, as a store holds them. Raises `ValueError` or `TypeError` for something else."""
         found = cls(**{**values, "samples_ms": tuple(values["samples_ms"])})
         check_fields(found)
-        state, parts = found.found.get("state") or {}, found.found.get("parts_ms") or {}
+        state, parts = found.found.get("state", {}), found.found.get("parts_ms", {})
         if not (isinstance(state, dict) and is_number(state.get("other_cores") or 0.0)):
             raise ValueError(f"the state of the machine must be a table of numbers, got {shortened(state)}")
         if not (isinstance(parts, dict) and all(map(is_number, parts.values()))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -40,6 +41,7 @@ from search.picks import Picked, Picks, write_picks
 from search.retrain import retraining
 from search.run import RunError
 from search.training_folder import check_plan
+from tests.test_store import measurement
 
 DEEP = "[" * 100_000
 TOLD = {"format": "lps-net-1", "architecture": "N0", "class_names": ["a"], "input_size": [8, 8], "branches": False, "deployed": True}
@@ -196,6 +198,14 @@ class TestStores:
         connection.close()
         with pytest.raises(StoreError, match="it holds trigger t"):
             Store(tmp_path / "s.sqlite")
+
+    @pytest.mark.parametrize("found", [{"state": []}, {"state": {"other_cores": "2"}}, {"parts_ms": 0.0}, {"second_ms": [1.0]}])
+    def test_what_a_runtime_reported_is_of_its_types(self, found: dict[str, object], tmp_path: Path) -> None:
+        store = Store(tmp_path / "s.sqlite")
+        store.add(dataclasses.replace(measurement(), found=found))
+        with pytest.raises(StoreError, match="is corrupt in row 1"):
+            store.all()
+        store.close()
 
     def test_conditions_are_of_their_types(self) -> None:
         key = Conditions(backend="ort", device="cpu", shape=(1, 3, 8, 8), boundary="scores").key()
