@@ -252,7 +252,7 @@ def main() -> int:
             chosen[0].prepare(Path(folder))(random.Random(f"{chosen[0].name} {given.seed} {given.only}"))
         return 0
     given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / "environment.json", provenance())
+    write_json(given.out / "environment.json", {**provenance(), "command": "python -m tests.fuzz"})  # of the last start
     summary, share = Summary(given.out), given.inputs / sum(target.inputs for target in TARGETS.values())
     for target in chosen:
         since = time.monotonic()
