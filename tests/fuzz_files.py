@@ -1,4 +1,4 @@
-"""What else is fuzzed: data sets, images, checkpoints, states of trainings, graphs, what describes engines, videos, the page."""
+"""What else is fuzzed: data sets, images, checkpoints, states of trainings, graphs, what describes engines, videos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from tests.fuzz import Attempt, Target
-from tests.fuzz_mutations import WORDS, as_json, json_like, mutate_bytes, mutate_text, mutate_value
+from tests.fuzz_mutations import as_json, json_like, mutate_bytes, mutate_text, mutate_value
+from tests.fuzz_pages import pages
 
 TINY = "B1-1-1-1-1_C1-1-1-1-1_R8"
 
@@ -342,63 +343,6 @@ def videos(folder: Path) -> Attempt:
                 assert frame.ndim == 3 and frame.shape[2] == 3
                 if number > 20:
                     break
-
-    return attempt
-
-
-def pages(folder: Path) -> Attempt:
-    """The page and the Markdown of a report whose every text is hostile: no element, attribute or script may come of one."""
-    from markdown_it import MarkdownIt
-
-    from search.pages import html
-    from search.pages.content import Column, Facts, Report, Section, Series, Table
-    from search.pages.content import Plot as Drawn
-    from search.pages.markdown import markdown
-    from search.pages.plots import linear, points
-    from tests.test_pages import Parsed
-
-    html._plotly = lambda: "void 0"  # type: ignore[assignment] - megabytes that no input changes
-    shown, reader = folder / "report.html", MarkdownIt("commonmark", {"html": True}).enable("table")
-    words = [
-        *(word for word in WORDS if len(word) < 200 and word.isascii()),
-        "</script><script>alert(1)</script>",
-        "![x](http://y)",
-        "a|b",
-        "<!--",
-        "]]>",
-        "&lt;",
-    ]
-
-    def attempt(rng: random.Random) -> None:
-        def text() -> str:
-            return mutate_text(rng, rng.choice(words)).encode(errors="replace").decode()[:500]
-
-        table = Table(
-            key="t",
-            title=text(),
-            columns=(Column(name=text()), Column(name=text(), breaks=True)),
-            rows=((text(), text()),) * 2,
-            groups=(text(), text()),
-            note=text(),
-        )
-        trace = points([1.0, 2.0], [1.0, 2.0], [[text(), text()], [text()]], colour="depth", labels=[text(), text()])
-        series = (
-            Series(name=text(), colour="depth", shape="circle", traces=(0,)),
-            Series(name=text(), colour="width", shape="square", traces=(0,)),
-        )
-        plot = Drawn(
-            key="p", title=text(), description=text(), traces=(trace,), layout={"xaxis": linear(text())}, series=series, note=text()
-        )
-        parts = (table, plot, Facts(key="f", title=text(), rows=((text(), text()),)))
-        report = Report(title=text(), lead=text(), sections=(Section(key="s", title=text(), text=(text(),), items=parts),), made=text())
-        shown.write_text(html.page(report))
-        parsed = Parsed(shown)
-        assert len(parsed.scripts) == 2 and not {name for name in parsed.names if name.startswith("on")}
-        assert not parsed.tags & {"i", "img", "iframe", "object", "form", "input", "link", "base"}
-        assert all(target.startswith("#") for target in parsed.targets)
-        tokens = reader.parse(markdown(report, ""))
-        inner = [child for token in tokens for child in token.children or []]
-        assert not [one.type for one in (*tokens, *inner) if one.type in ("html_block", "html_inline", "link_open", "image", "code_inline")]
 
     return attempt
 

@@ -397,5 +397,4 @@ _HERE = (
     Target("ablation", 5_000, ablations, "study.json of ablate"),
 )
 
-
 TARGETS = {target.name: target for target in (*_HERE, *FILES)}

@@ -222,8 +222,9 @@ def test_the_verb_reports_what_has_accrued(tmp_path: Path, capsys: pytest.Captur
     assert "chosen on steps 1" in capsys.readouterr().out
     assert run([*arguments, "--out", str(tmp_path / "out"), "--report-only", "--choose-on", "none"]) == 0
     assert "nothing is chosen here, only judged" in capsys.readouterr().out
-    told = json.loads((tmp_path / "out" / "summary.json").read_text())
+    told = json.loads((tmp_path / "out" / "summary.json").read_text(), parse_constant=pytest.fail)
     assert told["chosen"] is None and told["judged_on"] == [1, 2]
+    assert all(row["seed_noise"] is None for row in told["rows"])  # one seed does not tell
 
 
 def test_a_whole_study_on_a_tiny_run(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,7 +99,13 @@ def _report(study: ProxyStudy, table: TrainingTable, chooses: tuple[int, ...], o
     numbers = [step.number for step in study.steps]
     chosen = default_setting([row for row in rows if row["setting"] != study.full.name], races, chooses)
     told: dict[str, Any] = {"chosen": chosen, "chosen_on": list(chooses), "judged_on": [n for n in numbers if n not in chooses]}
-    told |= {"trainings": len(table.rows), "full_iterations": study.full.iterations, "rows": rows, "races": races, **provenance()}
+    told |= {
+        "trainings": len(table.rows),
+        "full_iterations": study.full.iterations,
+        "rows": _without_nan(rows),
+        "races": _without_nan(races),
+    }
+    told |= provenance()
     if races:
         write_rows(out / "races.csv", races)
     if rows:
@@ -115,6 +122,11 @@ def _report(study: ProxyStudy, table: TrainingTable, chooses: tuple[int, ...], o
         print_table("races: iterations as a share of training every candidate fully", list(races_shown), _cells(races, races_shown, 2))
     none = "nothing ranks there by its interval and is within one seed deviation"
     print(f"chosen on steps {', '.join(map(str, chooses))}: {chosen or none}" if chooses else "nothing is chosen here, only judged")
+
+
+def _without_nan(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as JSON can hold them: what one seed alone does not tell is none."""
+    return [{name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()} for row in rows]
 
 
 def _cells(rows: list[dict[str, Any]], names: tuple[str, ...], digits: int) -> list[list[Any]]:
