@@ -116,27 +116,22 @@ class _Session:
 
 
 class _Forked:
-    """What `Worker` asks of multiprocessing, by a fork: to start anew takes seconds. The fork holds no lock and no pipe of its parent."""
+    """What `Worker` asks of multiprocessing, by a fork: to start anew takes seconds."""
 
-    def __init__(self) -> None:
-        self._ours: list[Any] = []
+    Pipe = staticmethod(_FORK.Pipe)
 
-    def Pipe(self) -> tuple[Any, Any]:  # noqa: N802 - multiprocessing's name
-        ours, theirs = _FORK.Pipe()
-        self._ours.append(ours)
-        return ours, theirs
+    def Process(self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> Any:  # noqa: N802 - multiprocessing's name
+        return _FORK.Process(target=_apart, args=(target, args), daemon=daemon)
 
-    def Process(self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> Any:  # noqa: N802
-        return _FORK.Process(target=self._apart, args=(target, args), daemon=daemon)
 
-    def _apart(self, target: Callable[..., None], args: tuple[Any, ...]) -> None:
-        for connection in self._ours:
-            connection.close()
-        for number in map(int, os.listdir("/proc/self/fd")):
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/self/fd/{number}").endswith(".lock"):
-                    os.close(number)
-        target(*args)
+def _apart(target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Call in a fork that holds no lock of its parent and no end of another's pipe, as a process that is started anew holds none."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            held = os.readlink(f"/proc/self/fd/{number}")
+            if held.endswith(".lock") or (held.startswith("socket:") and number != args[0].fileno()):
+                os.close(number)
+    target(*args)
 
 
 def _prepare(striker: Striker | None) -> None:
