@@ -10,6 +10,7 @@ import multiprocessing
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -43,6 +44,7 @@ class Worker:
         self._process: Any = None
         self._connection: Connection | None = None
         self._lost = False
+        self._changing = threading.Lock()  # a pool may close while the thread of a call starts a process, or finds it gone
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The value of `function(*arguments)`, all of which must be picklable.
@@ -78,35 +80,48 @@ class Worker:
 
     def close(self) -> None:
         """End the process: it leaves by itself when nobody calls, and is killed where it does not."""
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            self._process.join(0 if self._lost else _LEAVING_S)
-            self._process.kill()
-            self._process.join()
-        self._process, self._connection, self._lost = None, None, False
+        with self._changing:
+            process, connection, lost = self._process, self._connection, self._lost
+            self._process, self._connection, self._lost = None, None, False
+        if connection is not None:
+            connection.close()
+        if process is not None:
+            process.join(0 if lost else _LEAVING_S)
+            process.kill()
+            process.join()
 
     def _connected(self) -> Connection:
-        if self._connection is None:
-            context = multiprocessing.get_context("spawn")  # a fork would share OpenMP's and CUDA's threads, which do not survive it
-            connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            self._process.start()
-            theirs.close()
-            self._connection = connection
-            if not connection.poll(_STARTING_S):
+        connection = self._connection
+        if connection is None:
+            connection = self._started()
+            try:
+                ready = connection.poll(_STARTING_S)
+                if ready:
+                    connection.recv_bytes()
+            except (EOFError, OSError):
+                raise WorkerEnded(f"the process {self._ending()}") from None
+            if not ready:
                 self._lost = True
                 self.close()
                 raise WorkerLost(f"the process did not start within {_STARTING_S:g} s")
-            try:
-                connection.recv_bytes()
-            except EOFError:
-                raise WorkerEnded(f"the process {self._ending()}") from None
-        return self._connection
+        return connection
+
+    def _started(self) -> Connection:
+        context = multiprocessing.get_context("spawn")  # a fork would share OpenMP's and CUDA's threads, which do not survive it
+        with self._changing:
+            connection, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
+            theirs.close()
+            self._process, self._connection = process, connection
+        return connection
 
     def _ending(self) -> str:
-        self._process.join(5)
-        code = self._process.exitcode
+        process = self._process
+        if process is None:
+            return "was closed"
+        process.join(5)
+        code = process.exitcode
         self.close()
         return f"was ended by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with exit code {code}"
 
@@ -116,9 +131,10 @@ def _serve(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what an interrupt means
     if sys.platform == "linux":  # a caller that is killed takes even a hanging process with it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    connection.send_bytes(b"ready")
+    answered = b"ready"
     while True:
         try:
+            connection.send_bytes(answered)
             asked = connection.recv_bytes()
         except (EOFError, OSError):  # the caller has gone, perhaps without reading the last answer
             return
@@ -129,13 +145,9 @@ def _serve(connection: Connection) -> None:
         except Exception as error:
             answer = (None, portable(error))
         try:
-            sent = pickle.dumps(answer)
+            answered = pickle.dumps(answer)
         except Exception as error:
-            sent = pickle.dumps((None, MeasurementFailed(f"the answer cannot be passed on: {type(error).__name__}: {error}")))
-        try:
-            connection.send_bytes(sent)
-        except OSError:
-            return
+            answered = pickle.dumps((None, MeasurementFailed(f"the answer cannot be passed on: {type(error).__name__}: {error}")))
 
 
 def portable(error: Exception) -> Exception:

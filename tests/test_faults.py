@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -77,6 +78,56 @@ def test_a_process_whose_caller_has_gone_leaves_without_an_error(monkeypatch: py
     latency.worker._serve(theirs)
     theirs.close()
     assert not CALLER
+
+
+def test_a_worker_may_be_closed_while_a_call_finds_its_process_gone() -> None:
+    worker = Worker(60)
+
+    class Gone:
+        """A process that is closed from another thread while this one waits for its end."""
+
+        exitcode = -9
+
+        def join(self, timeout: float = 0.0) -> None:
+            worker.close()
+
+        def kill(self) -> None:
+            pass
+
+    worker._process = Gone()
+    worker.close()
+    assert worker._process is None
+    assert worker._ending() == "was closed"
+    worker._process = Gone()
+    assert worker._ending() == "was ended by SIGKILL"
+
+
+def test_a_worker_may_be_closed_while_a_call_starts_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(60)
+    closing = threading.Thread(target=worker.close)
+
+    class Starting:
+        """A process that is closed from another thread while it starts."""
+
+        exitcode, started = -9, False
+
+        def start(self) -> None:
+            closing.start()
+            time.sleep(0.1)
+            self.started = True
+
+        def join(self, timeout: float = 0.0) -> None:
+            assert self.started
+
+        def kill(self) -> None:
+            assert self.started
+
+    context = SimpleNamespace(Pipe=Pipe, Process=lambda **how: Starting())
+    monkeypatch.setattr("latency.worker.multiprocessing.get_context", lambda method: context)
+    with pytest.raises(WorkerEnded, match=r"was closed|was ended"):
+        worker.call(crash)
+    closing.join()
+    assert worker._process is None
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
