@@ -149,7 +149,10 @@ def covered(seen: Sequence[Seen], times_s: Sequence[float], slowest_ms: float, w
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    rows = grown_rows(path)
+    try:
+        rows = grown_rows(path)
+    except ValueError as error:
+        raise UserError(f"{path} is no table of networks: {error}; name another folder with --out") from error
     if rows and set(rows[0]) != set(FIELDS):
         raise UserError(f"{path} is no table of networks: its columns are {', '.join(rows[0])}; name another folder with --out")
     return rows
