@@ -37,7 +37,9 @@ ENVIRONMENT = dataclasses.asdict(HERE)
 ROW = {"network": "light", "paper": "Light (2021)", "input": "32x64", "latency_scores_ms": 2.0, "miou_percent": 61.5, "data": "synthetic"}
 
 
-ODD = st.none() | st.booleans() | st.floats() | st.text("a1<|\n", max_size=5) | st.lists(st.integers(), max_size=2)
+ODD = (
+    st.none() | st.booleans() | st.floats() | st.text("a1<|\n", max_size=5) | st.lists(st.integers(-(2**53), 2**53), max_size=2)
+)  # larger ones are no file's
 """What JSON may hold in the place of a cell."""
 
 
