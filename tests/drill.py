@@ -171,7 +171,8 @@ class Drills:
         for place in KINDS[kind]:
             if (place in passes or place == "any moment") and not (turn and place.startswith("environment.json")):
                 points.setdefault(place.partition(":")[0], []).append(place)
-        place = draw.choice(points[draw.choice(sorted(points))])
+        point = "frame" if "frame" in points and draw.random() < 0.5 else draw.choice(sorted(points))
+        place = draw.choice(points[point])
         # The start is no candidate: a search whose first network cannot be built ends.
         first = 3 if kind == "build failure" else 1
         count = draw.randint(first, max(first, passes.get(place, 1) // FAULTS))
