@@ -9,7 +9,7 @@ RUN ?= runs/synthetic
 FAULTS ?= 500
 FUZZ ?=
 
-.PHONY: search test test-cluster check drill fuzz clean
+.PHONY: search test test-alone check drill fuzz clean
 
 search: $(INSTALLED)
 	$(BIN)/lps-search expand $(SEARCH) --out $(RUN)
@@ -17,8 +17,8 @@ search: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test-cluster: $(INSTALLED)
-	$(BIN)/python -m pytest -m cluster
+test-alone: $(INSTALLED)
+	$(BIN)/python -m pytest -m alone
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

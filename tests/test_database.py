@@ -29,6 +29,8 @@ from tests.postgres import Server, postgres
 from tests.processes import Process
 from tests.tiny import TINY_OPTIONS, few_frames, fill_store, tiny_config
 
+pytestmark = pytest.mark.alone
+
 KEY = TrainingKey(architecture="B1-1-1-1-1_C4-8-16-32-32_R4", recipe=TrainRecipe(iterations=10), parent_trial="", seed=0)
 RECORD = TrainingRecord(miou_percent=41.5, class_iou_percent=(None, 41.5), curve=((5, 2.0), (10, 1.5)), seconds=3.0)
 

@@ -23,6 +23,8 @@ def fault(kind: str, place: str, count: int = 1) -> Fault:
     return Fault(kind=kind, place=place, count=count, share=0.4)
 
 
+pytestmark = pytest.mark.alone
+
 ALONE = [
     [fault("clock jump", "driver.lock:after"), fault("build failure", "latency", 5), fault("driver killed", "weights:middle", 2)],
     [fault("out of memory", "training", 4), fault("torn journal tail", "journal attribute:after", 30)],

@@ -31,7 +31,7 @@ from tests.kill_driver import killed
 from tests.processes import Process
 from tests.tiny import TINY_OPTIONS, few_frames, fill_store, tiny_config
 
-pytestmark = pytest.mark.cluster  # Ray's own processes starve beside three other test processes on two cores
+pytestmark = pytest.mark.alone  # Ray's own processes starve beside three other test processes on two cores
 
 N0 = tiny_config().start_architecture
 LONG = tiny_config(proxy=dataclasses.replace(tiny_config().proxy, iterations=100), plan=TimingPlan(min_s=1.0, max_s=2.0))
