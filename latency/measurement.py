@@ -210,8 +210,9 @@ class Measurement:
             raise ValueError(f"the state of the machine must be a table of numbers, got {shortened(state)}")
         if not (isinstance(parts, dict) and all(map(is_number, parts.values()))):
             raise ValueError(f"the parts of a latency must be a table of numbers, got {shortened(parts)}")
-        second = found.found.get("second_ms", found.samples_ms)
-        if not (isinstance(second, list | tuple) and len(second) == len(found.samples_ms) and all(map(_is_sample, second))):
+        second = found.found.get("second_ms")
+        whole = isinstance(second, list | tuple) and len(second) == len(found.samples_ms) and all(map(_is_sample, second))
+        if "second_ms" in found.found and not whole:
             raise ValueError(f"the second network's samples must be as many as the first's, above 0 ms, got {shortened(second)}")
         return found
 

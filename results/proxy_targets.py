@@ -9,11 +9,11 @@ import csv
 import json
 import math
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from search.proxy_study import candidates_of
+from search.rivals import chain_of
 from search.run import Run
 from search.runner import replay
 
@@ -53,13 +53,11 @@ def ranking() -> list[tuple[Any, ...]]:
 
 def search(folder: Path) -> list[tuple[Any, ...]]:
     """Iterations and minutes of the four-step search."""
-    begun = datetime.fromisoformat(json.loads((folder / "environment.json").read_text())["created"])
     full = json.loads((RESULTS / "proxy" / "summary.json").read_text())["full_iterations"]
     with Run.read(folder) as run:
         steps, proxy = replay(run).steps, run.config.proxy
-        ends = [trial.datetime_complete for step in steps for trial in run.study.trials(step.number) if trial.datetime_complete]
         trained = sum(len(run.study.trials(step.number)) for step in steps)
-    minutes = (max(ends).astimezone(UTC) - begun).total_seconds() / 60
+    minutes = chain_of(folder).spent_s / 60
     spent, fully = trained * proxy.iterations, full * (1 + sum(len(candidates_of(step)) for step in steps if step.parent is not None))
     share = f"{spent} of {fully} ({spent / fully:.1%})"
     return [

@@ -170,6 +170,15 @@ class Chain:
     slowest_ms: float
     seen: tuple[Seen, ...]
 
+    def config_on(self, data: str, seed: int) -> SearchConfig:
+        """Its configuration for a live search, wherever its data set lies now. Raises `UserError` for another data set."""
+        name, found = (spec.partition(":")[0] for spec in (self.config.data, data))
+        if found != name:
+            raise UserError(
+                f"the run searched on {name}, so a live search on {found} does not compare; name {name} or {name}:PATH with --live"
+            )
+        return dataclasses.replace(self.config, data=data, seed=seed)
+
 
 def chain_of(path: Path) -> Chain:
     """The search in a run's folder. Raises `UserError` where it holds none, or no step."""

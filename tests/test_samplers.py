@@ -369,6 +369,10 @@ def test_a_live_search_is_held_against_a_run(tmp_path: Path, monkeypatch: pytest
     ]
     assert run(arguments) == 0, capsys.readouterr().err
     assert "held against the chain" in capsys.readouterr().out
+    assert run(["rival", "--against", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    assert "goes with --live" in capsys.readouterr().err
+    with pytest.raises(UserError, match="the run searched on camvid, so a live search on synthetic does not compare"):
+        chain.config_on("synthetic", 0)
     held = pd.read_csv(tmp_path / "out" / "live_tpe_0_against.csv")
     assert list(held["sampler"]) == ["greedy"] * 3 + ["tpe"] * 3 and list(held["spent_s"]) == [1.0, 2.0, 4.0] * 2
     assert list(held["networks"])[:3] == [len(chain.seen)] * 3 and held["hypervolume"][2] > 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lpsnet.errors import UserError
 from lpsnet.recipe import PROXY_BATCH, PROXY_ITERATIONS
 from search.cli.console import Live, parse_counts, print_table, write_rows
 from search.cli.options import (
@@ -194,12 +195,14 @@ def rival(
     from search.samplers import SAMPLERS
 
     names = list(SAMPLERS) if sampler == "all" else [name.strip() for name in sampler.split(",")]
+    if held_against and not live:
+        raise UserError(f"--against {held_against} goes with --live: a replay on the benchmark is held against no run")
     if live:
         from search.rivals import chain_of
 
         chain = chain_of(held_against) if held_against else None
         if chain is not None:
-            config = dataclasses.replace(chain.config, data=live, seed=seed)
+            config = chain.config_on(live, seed)
         else:
             config = _config(live, "", batch, 0, iterations=iterations, seed=seed, changes=changes, precision=precision)
         _rival_live(names, config, chain, 3600 * hours, store, out, as_json)
@@ -239,7 +242,6 @@ def _rival_live(
 ) -> None:
     """One search for real; what it saw goes to a file of its own."""
     from latency.store import Store, default_store_path
-    from lpsnet.errors import UserError
     from search.executor import current_environment
     from search.pareto import front
     from search.rivals import Kept, against, run_live
