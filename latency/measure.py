@@ -19,6 +19,7 @@ from latency.backends import usable_backend
 from latency.environment import available_cores, environment
 from latency.lock import device_lock
 from latency.measurement import Conditions, Measurement, TimingPlan
+from latency.pace import Patience, slowness
 from latency.protocols import Backend, BackendError, MeasurementFailed, Session, is_out_of_memory
 from latency.state import OtherWork, machine_state
 from latency.timing import sample
@@ -89,12 +90,12 @@ def measure_steady(module: nn.Module, *, subject: str, store: Store, attempts: i
     not for a steady one.
 
     Returns:
-        The attempt that is stable, else the one with the least spread, under `subject`. Raises as `measure` does.
+        The attempt that is stable, else the fastest, as what disturbs adds time, under `subject`. Raises as `measure` does.
     """
     found = [measure(module, subject=subject, store=store, **conditions)]
     while not found[-1].verdict().stable and len(found) <= attempts and found[0].conditions.plan.min_s:
         found.append(measure(module, subject=f"{subject} attempt {len(found) + 1}", store=store, **conditions))
-    best = found[-1] if found[-1].verdict().stable else min(found, key=lambda one: one.spread)
+    best = found[-1] if found[-1].verdict().stable else min(found, key=lambda one: one.latency_ms)
     return dataclasses.replace(best, subject=subject)
 
 
@@ -125,8 +126,14 @@ def _looked_up(
     return known
 
 
+_PATIENCE = Patience()
+
+
 def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subject: str, worker: Worker | None) -> Measurement:
+    threads = conditions.threads
     with device_lock(conditions.device, alone=True):  # held here, so that a wait is no part of a worker's time
+        if _is_paced(conditions):
+            _PATIENCE.settle(lambda: worker.call_twice(slowness, threads) if worker else slowness(threads), threads)
         if worker is None:
             return _measured(backend, module, conditions, subject)
         found: Measurement = worker.call_twice(_measured_there, module, conditions, subject)
@@ -135,6 +142,11 @@ def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subjec
 
 def _measured_there(module: nn.Module, conditions: Conditions, subject: str) -> Measurement:
     return _measured(usable_backend(conditions.backend, conditions.device), module, conditions, subject)
+
+
+def _is_paced(conditions: Conditions) -> bool:
+    """Whether the machine's pace is looked at: on a CPU, and for more than a quick look."""
+    return conditions.device == "cpu" and conditions.plan.min_s > 0
 
 
 @contextmanager
@@ -154,11 +166,15 @@ def _measured(backend: Backend, module: nn.Module, conditions: Conditions, subje
     start = time.perf_counter()
     with failures_of(backend), opened(backend, module, conditions) as session:
         load_s = time.perf_counter() - start
+        paced = _is_paced(conditions)
+        slow_before = slowness(conditions.threads) if paced else None
         others = OtherWork()
         timing = sample(session, conditions.plan)
         other_cores = others.cores()
         parts: Any = getattr(session, "parts_ms", dict)
         state = {"before": before, "after": machine_state(conditions.device), "other_cores": other_cores}
+        if slow_before is not None:
+            state["slowness"] = max(slow_before, slowness(conditions.threads))
         found = {**session.found, "state": state, "parts_ms": parts(), "runs_a_sample": timing.runs_a_sample}
         json.dumps(found)  # what cannot be kept is found out here
         return Measurement(

@@ -31,8 +31,16 @@ MAX_DRIFT = 0.05
 MAX_OTHER_CORES = 0.15
 """Cores that other processes may keep busy beyond those a measurement leaves free."""
 
+MAX_SLOWNESS = 1.25
+"""Time of a small graph that is run beside a measurement on a CPU, over the least it took before, from which the machine is slow."""
+
 MAX_ENQUEUE = 0.8
 """Share of a GPU's latency that the host may spend on enqueuing (NVIDIA's trtexec warns from there on)."""
+
+
+def too_busy(others: float, cores: int, threads: int) -> bool:
+    """Whether other processes keep more cores busy than a measurement with so many threads leaves free."""
+    return others > cores - threads + MAX_OTHER_CORES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +214,7 @@ class Measurement:
         found = cls(**{**values, "samples_ms": tuple(values["samples_ms"])})
         check_fields(found)
         state, parts = found.found.get("state", {}), found.found.get("parts_ms", {})
-        if not (isinstance(state, dict) and is_number(state.get("other_cores") or 0.0)):
+        if not (isinstance(state, dict) and all(is_number(state.get(name) or 0.0) for name in ("other_cores", "slowness"))):
             raise ValueError(f"the state of the machine must be a table of numbers, got {shortened(state)}")
         if not (isinstance(parts, dict) and all(map(is_number, parts.values()))):
             raise ValueError(f"the parts of a latency must be a table of numbers, got {shortened(parts)}")
@@ -254,10 +262,15 @@ class Measurement:
             reasons.append(
                 f"median drifted by {drift:+.1%} while sampling: clocks or temperature change, or the warm-up was too short; sample longer"
             )
-        others = self.found.get("state", {}).get("other_cores") or 0.0
-        free = self.environment.cores - self.conditions.threads
-        if self.conditions.device == "cpu" and others > free + MAX_OTHER_CORES:
-            reasons.append(f"other processes kept {others:.1f} cores busy, {free} of {self.environment.cores} were free; stop them")
+        state = self.found.get("state", {})
+        others, cores, threads = state.get("other_cores") or 0.0, self.environment.cores, self.conditions.threads
+        if self.conditions.device == "cpu" and too_busy(others, cores, threads):
+            reasons.append(f"other processes kept {others:.1f} cores busy, {cores - threads} of {cores} were free; stop them")
+        if (slowness := state.get("slowness") or 1.0) > MAX_SLOWNESS:
+            reasons.append(
+                f"a small graph that is run beside took {slowness:.1f} times as long as before: the machine is slower for the moment, "
+                "perhaps for what others do on a shared one; measure again later"
+            )
         enqueue = self.found.get("parts_ms", {}).get("enqueue", 0.0)
         if enqueue > MAX_ENQUEUE * self.latency_ms:
             reasons.append(f"enqueuing takes {enqueue:.3f} ms of {self.latency_ms:.3f}: the host holds the GPU up; use CUDA graphs")

@@ -199,7 +199,9 @@ class TestStores:
         with pytest.raises(StoreError, match="it holds trigger t"):
             Store(tmp_path / "s.sqlite")
 
-    @pytest.mark.parametrize("found", [{"state": []}, {"state": {"other_cores": "2"}}, {"parts_ms": 0.0}, {"second_ms": [1.0]}])
+    @pytest.mark.parametrize(
+        "found", [{"state": []}, {"state": {"other_cores": "2"}}, {"state": {"slowness": "2"}}, {"parts_ms": 0.0}, {"second_ms": [1.0]}]
+    )
     def test_what_a_runtime_reported_is_of_its_types(self, found: dict[str, object], tmp_path: Path) -> None:
         store = Store(tmp_path / "s.sqlite")
         store.add(dataclasses.replace(measurement(), found=found))
