@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from search.proxy_study import candidates_of
-from search.rivals import chain_of
+from search.rivals_live import chain_of
 from search.run import Run
 from search.runner import replay
 

@@ -1,40 +1,32 @@
-"""Searches side by side at equal cost: replayed over many seeds on a surrogate of the tabular benchmark, or live.
+"""Searches side by side at equal cost, replayed over many seeds on a surrogate of the tabular benchmark.
 
-Cost is measured seconds of training (and, live, of measuring), tuning included.
+Cost is measured seconds of training, tuning included. A search for real is in `rivals_live.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from latency.store import Store
-from lpsnet.architecture import NAMED, TABLE_4, Architecture
-from lpsnet.errors import TrainingFailed, UserError
+from lpsnet.architecture import NAMED, TABLE_4
+from lpsnet.errors import UserError
 from search.bench import BOUNDS, LAST_STEP, covered
-from search.config import SearchConfig
-from search.executor import LocalExecutor
-from search.files import append_row, grown_rows, new_figure
+from search.files import new_figure
 from search.interval import mean_interval
 from search.observer import Observer
-from search.problem import Budgeted, Seen, Surrogate
-from search.proxy import TrainJob
-from search.run import Run, read_json
-from search.runner import replay as replay_run
+from search.problem import Seen, Surrogate
 from search.samplers import SAMPLERS
-from search.step import Failure
 
 POINTS = 40
 """Moments at which a search's hypervolume is told."""
+
+LATENCIES = 24
+"""Latencies at which a front is told, evenly apart by their logarithm."""
 
 WORST_PERCENT = 15.0
 """mIoU below which nothing counts: what N0 has after next to no training."""
@@ -47,12 +39,21 @@ def check_samplers(names: Sequence[str]) -> None:
             raise UserError(f"unknown sampler {name!r}; there are: {', '.join(SAMPLERS)}")
 
 
-def replay(surrogate: Surrogate, names: Sequence[str], seeds: int, budget_s: float, observer: Observer) -> list[dict[str, Any]]:
-    """Hypervolume of each search over its spent seconds, a row a search, seed and moment; `ended_s` is what the search spent in all."""
+def replay(
+    surrogate: Surrogate, names: Sequence[str], seeds: int, budget_s: float, observer: Observer
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What each search finds.
+
+    Returns:
+        Hypervolume over spent seconds, a row a search, seed and moment (`ended_s` is what the search spent in all); and the fronts
+        at the end, a row a search and latency: the best mIoU up to there, its mean over seeds with Student's 95 % interval.
+    """
     check_samplers(names)
     slowest, times = slowest_ms(surrogate), list(np.linspace(0, budget_s, POINTS + 1)[1:])
-    rows = []
+    latencies = list(np.geomspace(surrogate.value("latency", NAMED["N0"]), slowest, LATENCIES))
+    rows, fronts = [], []
     for number, name in enumerate(names):
+        best = []
         for seed in range(seeds):
             observer.work("candidates", number * seeds + seed, len(names) * seeds, f"{name}, seed {seed}")
             problem = surrogate.problem(budget_s, seed, slowest)
@@ -61,8 +62,12 @@ def replay(surrogate: Surrogate, names: Sequence[str], seeds: int, budget_s: flo
             found = covered(true, times, slowest, WORST_PERCENT)
             same = {"sampler": name, "seed": seed, "ended_s": problem.spent_s}
             rows += [{**same, "spent_s": at, "hypervolume": value} for at, value in zip(times, found, strict=True)]
+            best.append([max((one.miou_percent for one in true if one.latency_ms <= at), default=WORST_PERCENT) for at in latencies])
+        for at, values in zip(latencies, zip(*best, strict=True), strict=True):
+            mean, low, high = mean_interval(values)
+            fronts.append({"sampler": name, "latency_ms": at, "miou_percent": mean, "low": low, "high": high})
     observer.work("candidates", len(names) * seeds, len(names) * seeds)
-    return rows
+    return rows, fronts
 
 
 def slowest_ms(surrogate: Surrogate) -> float:
@@ -101,133 +106,31 @@ def _summary_at(rows: Sequence[dict[str, Any]], moment: float) -> list[dict[str,
     return sorted(found, key=lambda row: row["hypervolume"], reverse=True)
 
 
-class Kept:
-    """Answers that a live search has paid for, each appended to a file: a search that is killed asks again, and is answered from there."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            rows = grown_rows(path)
-            self._found = {(row["kind"], row["architecture"]): (float(row["value"]), float(row["seconds"])) for row in rows}
-        except (KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{path} holds no answers of a live search: {error!r}; name another folder with --out") from error
-
-    def answer(self, kind: str, architecture: Architecture, ask: Callable[[], float]) -> tuple[float, float]:
-        """A value and the seconds it took, now or when it was asked first. Raises `UserError` where the file cannot be written."""
-        key = (kind, str(architecture))
-        if key not in self._found:
-            start = time.perf_counter()
-            value = ask()
-            self._found[key] = value, time.perf_counter() - start
-            row = {"kind": kind, "architecture": str(architecture), "value": repr(value), "seconds": repr(self._found[key][1])}
-            append_row(self._path, row)
-        return self._found[key]
-
-
-def run_live(
-    config: SearchConfig, store: Store, name: str, budget_s: float, kept: Kept, observer: Observer, *, slowest_ms: float = math.inf
-) -> Budgeted:
-    """Run a search with real measurements and trainings until the seconds are spent; what it saw is in the problem returned.
-
-    A network whose training fails scores 0.
-    """
-    check_samplers([name])
-    executor = LocalExecutor(config, store, observer)
-    proxy = executor.proxy
-
-    def trained(architecture: Architecture) -> float:
-        try:
-            score = proxy.train(TrainJob(architecture=architecture, seed=config.seed)).scores.miou_percent
-        except TrainingFailed as failure:
-            observer.note(f"{architecture}: {failure}")
-            score = 0.0
-        observer.work("candidates", len(problem.seen) + 1, len(problem.seen) + 2, f"{architecture}: {score:.2f}")
-        return score
-
-    problem = Budgeted(
-        lambda network: kept.answer("latency", network, lambda: executor.measure(network).latency_ms),
-        lambda network: kept.answer("miou", network, lambda: trained(network)),
-        budget_s,
-        slowest_ms,
-    )
-    SAMPLERS[name](problem, config.start_architecture, BOUNDS, config.seed)
-    return problem
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A search by the greedy rule that a live one is held against.
-
-    Args:
-        config: what it searched under, its rivals, too.
-        spent_s: seconds from its beginning to its last training's end, on a clock.
-        slowest_ms: latency of the slowest network of its chain.
-        seen: every candidate it trained.
-    """
-
-    config: SearchConfig
-    spent_s: float
-    slowest_ms: float
-    seen: tuple[Seen, ...]
-
-    def config_on(self, data: str, seed: int) -> SearchConfig:
-        """Its configuration for a live search, wherever its data set lies now. Raises `UserError` for another data set."""
-        name, found = (spec.partition(":")[0] for spec in (self.config.data, data))
-        if found != name:
-            raise UserError(
-                f"the run searched on {name}, so a live search on {found} does not compare; name {name} or {name}:PATH with --live"
-            )
-        return dataclasses.replace(self.config, data=data, seed=seed)
-
-
-def chain_of(path: Path) -> Chain:
-    """The search in a run's folder. Raises `UserError` where it holds none, or no step."""
-    with Run.read(path) as run:
-        steps = replay_run(run).steps
-        begun = datetime.fromisoformat(read_json(path / "environment.json")["created"])
-        ended = {
-            str(t.user_attrs["architecture"]): t.datetime_complete for s in steps for t in run.study.trials(s.number) if t.datetime_complete
-        }
-        config = run.config
-    if len(steps) < 2:
-        raise UserError(f"{path} has no step to be held against; name a run of lps-search expand")
-    seen = []
-    for step in steps:
-        for trial in step.trials:
-            at = ended.get(str(trial.candidate.architecture))
-            if at is not None and not isinstance(trial.outcome, Failure):
-                spent = (at.astimezone(UTC) - begun).total_seconds()
-                seen.append(Seen(trial.candidate.architecture, trial.candidate.latency_ms, trial.outcome, spent))
-    return Chain(config, max(one.spent_s for one in seen), max(step.chosen.latency_ms for step in steps), tuple(seen))
-
-
-def against(chain: Chain, name: str, found: Sequence[Seen]) -> list[dict[str, Any]]:
-    """Networks trained and hypervolume, as scored, at a quarter, half and all of what the chain took: the chain's and a live search's."""
-    times = [chain.spent_s * share for share in (0.25, 0.5, 1.0)]
-    rows = []
-    for who, seen in (("greedy", chain.seen), (name, found)):
-        areas = covered(seen, times, chain.slowest_ms * (1 + 1e-9), WORST_PERCENT)
-        counts = [sum(one.spent_s <= at for one in seen) for at in times]
-        rows += [{"sampler": who, "spent_s": t, "networks": n, "hypervolume": a} for t, n, a in zip(times, counts, areas, strict=True)]
-    return rows
-
-
-def draw_rivals(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Hypervolume over spent seconds: mean and 95 % interval of each search."""
-    figure = new_figure(8, 5)
-    axes = figure.add_subplot()
+def draw_rivals(rows: Sequence[dict[str, Any]], fronts: Sequence[dict[str, Any]], path: Path) -> None:
+    """The fronts at the end, and hypervolume over spent seconds: mean and 95 % interval of each search."""
+    figure = new_figure(13, 5)
+    left, right = figure.subplots(1, 2)
     for number, name in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
-        mine = [row for row in rows if row["sampler"] == name]
-        times = sorted({row["spent_s"] for row in mine})
-        values = np.array([[row["hypervolume"] for row in mine if row["spent_s"] == at] for at in times])
+        color, width = f"C{number % 10}", 2.2 if name == "greedy" else 1.2
+        style: dict[str, Any] = {"color": color, "linestyle": "-" if number < 5 else "--", "linewidth": width, "label": name}
+        mine = [row for row in fronts if row["sampler"] == name]
+        left.plot([row["latency_ms"] for row in mine], [row["miou_percent"] for row in mine], **style)
+        ends = [[row[bound] for row in mine] for bound in ("low", "high")]
+        left.fill_between([row["latency_ms"] for row in mine], *ends, color=color, alpha=0.15)
+        over = [row for row in rows if row["sampler"] == name]
+        times = sorted({row["spent_s"] for row in over})
+        values = np.array([[row["hypervolume"] for row in over if row["spent_s"] == at] for at in times])
         mean, error = values.mean(1), 1.96 * values.std(1) / max(1, values.shape[1]) ** 0.5
-        style = {"color": f"C{number % 10}", "linestyle": "-" if number < 5 else "--"}
-        axes.plot(times, mean, label=name, linewidth=2.2 if name == "greedy" else 1.2, **style)  # type: ignore[arg-type]
-        axes.fill_between(times, mean - error, mean + error, color=style["color"], alpha=0.15)
-    axes.set_xlabel("seconds spent on training")
-    axes.set_ylabel("hypervolume (points of mIoU times log latency)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+        right.plot(times, mean, **style)
+        right.fill_between(times, mean - error, mean + error, color=color, alpha=0.15)
+    left.set_xscale("log")
+    left.set_xlabel("latency in ms")
+    left.set_ylabel("best expected mIoU up to there, percent")
+    right.set_xlabel("seconds spent on training")
+    right.set_ylabel("hypervolume (points of mIoU times log latency)")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    right.legend(fontsize=8)
     figure.savefig(path)
 
 

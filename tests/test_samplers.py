@@ -26,7 +26,8 @@ from search.observer import Observer
 from search.pareto import front
 from search.problem import Budgeted, OutOfBudget, Seen, Surrogate, features
 from search.proxy import TrainJob
-from search.rivals import chain_of, replay, summary
+from search.rivals import replay, summary
+from search.rivals_live import Chain, against, chain_of, front_of
 from search.samplers import SAMPLERS, Greedy, candidates, contractions, random_network, scaled, units_at
 from search.space import OPERATIONS, Bounds, expansion
 from search.training_table import Row, Setting, TrainingTable
@@ -328,7 +329,7 @@ class Untrained:
 
 def test_a_live_search_measures_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = itertools.count()  # every measurement and training takes a second of it
-    monkeypatch.setattr("search.rivals.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr("search.rivals_live.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     root = write_camvid(tmp_path / "camvid", {"train": 4, "val": 2}, (64, 96))
     arguments = ["rival", "--sampler", "random", "--live", f"camvid:{root}", "--hours", "0.001", "--iterations", "1"]
     assert run([*arguments, "--out", str(tmp_path / "out")]) == 0
@@ -353,9 +354,9 @@ def test_a_live_search_is_held_against_a_run(tmp_path: Path, monkeypatch: pytest
     assert {seen.architecture for seen in chain.seen} == {trial.candidate.architecture for step in steps for trial in step.trials}
     assert chain.slowest_ms == steps[1].chosen.latency_ms and 0 < chain.seen[0].spent_s <= chain.spent_s < 60
     long = dataclasses.replace(chain, spent_s=4.0, seen=tuple(dataclasses.replace(seen, spent_s=1.0) for seen in chain.seen))
-    monkeypatch.setattr("search.rivals.chain_of", lambda path: long)
+    monkeypatch.setattr("search.rivals_live.chain_of", lambda path: long)
     clock = itertools.count()
-    monkeypatch.setattr("search.rivals.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr("search.rivals_live.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     arguments = [
         "rival",
         "--sampler",
@@ -376,6 +377,24 @@ def test_a_live_search_is_held_against_a_run(tmp_path: Path, monkeypatch: pytest
     held = pd.read_csv(tmp_path / "out" / "live_tpe_0_against.csv")
     assert list(held["sampler"]) == ["greedy"] * 3 + ["tpe"] * 3 and list(held["spent_s"]) == [1.0, 2.0, 4.0] * 2
     assert list(held["networks"])[:3] == [len(chain.seen)] * 3 and held["hypervolume"][2] > 0
+    fronts = pd.read_csv(tmp_path / "out" / "live_tpe_0_fronts.csv")
+    assert fronts["fresh_miou_percent"].between(0, 100).all() and (tmp_path / "out" / "live_tpe_0.png").stat().st_size > 5000
+    assert fronts[fronts["sampler"] == "greedy"]["latency_ms"].is_monotonic_increasing
+    assert held["fresh_hypervolume"].isna().tolist() == [True, True, False] * 2
+    answers = pd.read_csv(tmp_path / "out" / "live_tpe_0_answers.csv")
+    assert {"miou 1000", "miou 1001"} <= set(answers["kind"])
+
+
+def test_fronts_are_judged_by_scores_that_no_search_had() -> None:
+    names = [Architecture.parse(f"B1-1-1-{depth}-{depth}_C4-8-16-32-32_R4") for depth in (1, 2, 3, 4)]
+    seen = tuple(Seen(name, float(latency), score, 1.0) for name, latency, score in zip(names, (1, 2, 4, 8), (30, 40, 39, 50), strict=True))
+    chain = Chain(tiny_config(1), spent_s=1.0, slowest_ms=4.0, seen=seen)
+    assert front_of(chain, seen) == list(seen[:2])  # the third is worse, the fourth too slow to count
+    late = [dataclasses.replace(seen[1], spent_s=2.0)]
+    assert front_of(chain, late) == []
+    held = against(chain, "random", late, {names[0]: 25.0, names[1]: 35.0})
+    assert [row["hypervolume"] for row in held[:3]] == pytest.approx([0, 0, 15 * math.log(2) + 25 * math.log(2)])
+    assert [row["fresh_hypervolume"] for row in held] == [None, None, pytest.approx(10 * math.log(2) + 20 * math.log(2)), None, None, 0.0]
 
 
 def test_a_run_without_a_step_is_nothing_to_be_held_against(tmp_path: Path) -> None:
@@ -391,4 +410,7 @@ def test_replays_are_the_same_for_the_same_seeds() -> None:
     mious = np.array([[miou(a), miou(a) + 1] for a in networks])
     fitted = Surrogate(networks, mious, [latency(a) for a in networks], [1.0] * len(networks))
     rows = [replay(fitted, ["greedy", "random"], 2, 30.0, Observer()) for _ in range(2)]
-    assert rows[0] == rows[1] and len(rows[0]) == 2 * 2 * 40
+    assert rows[0] == rows[1] and len(rows[0][0]) == 2 * 2 * 40
+    fronts = pd.DataFrame(rows[0][1])
+    assert len(fronts) == 2 * 24 and (fronts["low"] <= fronts["miou_percent"]).all() and (fronts["miou_percent"] <= fronts["high"]).all()
+    assert all(front["miou_percent"].is_monotonic_increasing for _, front in fronts.groupby("sampler"))

@@ -29,10 +29,12 @@ from search.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from latency.store import Store
+    from lpsnet.architecture import Architecture
     from search.config import SearchConfig
     from search.problem import Seen
     from search.proxy_study import ProxyStudy
-    from search.rivals import Chain
+    from search.rivals_live import Chain, Kept
     from search.training_table import TrainingTable
 
 SHORT = "identity-rate2-400"
@@ -131,8 +133,14 @@ def _without_nan(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _cells(rows: list[dict[str, Any]], names: tuple[str, ...], digits: int) -> list[list[Any]]:
-    """What a table shows of rows: texts and whole numbers as they are, other numbers rounded."""
-    return [[value if isinstance(value := row.get(name, "-"), str | int) else f"{value:.{digits}f}" for name in names] for row in rows]
+    """What a table shows of rows: texts and whole numbers as they are, other numbers rounded, "-" for none."""
+
+    def cell(value: Any) -> Any:
+        if value is None:
+            return "-"
+        return value if isinstance(value, str | int) else f"{value:.{digits}f}"
+
+    return [[cell(row.get(name)) for name in names] for row in rows]
 
 
 def bench_table(
@@ -184,6 +192,9 @@ def rival(
     held_against: Annotated[
         Path | None, typer.Option("--against", help="Run of expand: a live search spends as long, under its configuration.")
     ] = None,
+    fresh_seeds: Annotated[
+        int, typer.Option(help="With --against: train both fronts anew with so many other seeds, to judge them without luck.", min=0)
+    ] = 2,
     iterations: Annotated[int, typer.Option(help="Of a live search's proxy.", min=1)] = PROXY_ITERATIONS,
     batch: Batch = PROXY_BATCH,
     seed: Annotated[int, typer.Option(help="Of a live search.")] = 0,
@@ -198,14 +209,14 @@ def rival(
     if held_against and not live:
         raise UserError(f"--against {held_against} goes with --live: a replay on the benchmark is held against no run")
     if live:
-        from search.rivals import chain_of
+        from search.rivals_live import chain_of
 
         chain = chain_of(held_against) if held_against else None
         if chain is not None:
             config = chain.config_on(live, seed)
         else:
             config = _config(live, "", batch, 0, iterations=iterations, seed=seed, changes=changes, precision=precision)
-        _rival_live(names, config, chain, 3600 * hours, store, out, as_json)
+        _rival_live(names, config, chain, 3600 * hours, fresh_seeds, store, out, as_json)
         return
     _rival_replayed(names, bench, short, seeds, hours, out, as_json)
 
@@ -219,15 +230,16 @@ def _rival_replayed(names: list[str], bench: Path, short: str, seeds: int, hours
 
     model = surrogate(bench, Setting.parse(short).name)
     with Live() as bar:
-        rows = replay(model, names, seeds, 3600 * hours, bar)
+        rows, fronts = replay(model, names, seeds, 3600 * hours, bar)
     found = summary(rows)
     write_rows(out / "curves.csv", rows)
+    write_rows(out / "fronts.csv", fronts)
     write_rows(out / "summary.csv", found)
     write_json(
         out / "summary.json",
         {"bench": str(bench), "surrogate": model.quality(), "seeds": seeds, "hours": hours, "samplers": found, **provenance()},
     )
-    draw_rivals(rows, out / "curves.png")
+    draw_rivals(rows, fronts, out / "curves.png")
     if as_json:
         print(json.dumps(found))
         return
@@ -238,13 +250,20 @@ def _rival_replayed(names: list[str], bench: Path, short: str, seeds: int, hours
 
 
 def _rival_live(
-    names: list[str], config: SearchConfig, chain: Chain | None, budget_s: float, store: Path | None, out: Path, as_json: bool
+    names: list[str],
+    config: SearchConfig,
+    chain: Chain | None,
+    budget_s: float,
+    fresh_seeds: int,
+    store: Path | None,
+    out: Path,
+    as_json: bool,
 ) -> None:
     """One search for real; what it saw goes to a file of its own."""
     from latency.store import Store, default_store_path
     from search.executor import current_environment
     from search.pareto import front
-    from search.rivals import Kept, against, run_live
+    from search.rivals_live import Kept, run_live
     from search.run import make_folder, provenance, read_json, write_json
 
     if len(names) != 1:
@@ -256,24 +275,46 @@ def _rival_live(
         raise UserError(f"{path.with_suffix('.json')} is of another search, or was made elsewhere; name another folder with --out")
     write_json(path.with_suffix(".json"), {**told, **provenance()})
     seconds, limit = (chain.spent_s, {"slowest_ms": chain.slowest_ms}) if chain else (budget_s, {})
-    kept = Kept(path.with_name(f"{path.stem}_answers.csv"))
+    kept, machine = Kept(path.with_name(f"{path.stem}_answers.csv")), Store(store or default_store_path())
     with Live() as bar:
-        problem = run_live(config, Store(store or default_store_path()), names[0], seconds, kept, bar, **limit)
+        problem = run_live(config, machine, names[0], seconds, kept, bar, **limit)
     if not problem.seen:
         raise UserError(f"{seconds:.0f} s were spent before a network was trained; --hours takes more")
     best = set(front([(one.latency_ms, one.miou_percent) for one in problem.seen]))
     rows = [{"sampler": names[0], "seed": config.seed, **_told(one), "front": number in best} for number, one in enumerate(problem.seen)]
     write_rows(path, rows)
-    held = against(chain, names[0], problem.seen) if chain else []
-    if held:
-        write_rows(out / f"live_{names[0]}_{config.seed}_against.csv", held)
+    if not as_json:
+        cells = [[row["architecture"], f"{row['latency_ms']:.3f}", f"{row['miou_percent']:.2f}"] for row in rows if row["front"]]
+        print_table(f"{names[0]}: the front of {len(rows)} networks in {seconds / 3600:g} hours", ["network", "ms", "mIoU %"], cells)
+    held = _held_against(chain, names[0], problem.seen, config, machine, kept, fresh_seeds, path) if chain else []
     if as_json:
-        print(json.dumps(rows))
-        return
-    cells = [[row["architecture"], f"{row['latency_ms']:.3f}", f"{row['miou_percent']:.2f}"] for row in rows if row["front"]]
-    print_table(f"{names[0]}: the front of {len(rows)} networks in {seconds / 3600:g} hours", ["network", "ms", "mIoU %"], cells)
-    if held:
+        print(json.dumps({"seen": rows, "against": held}))
+    elif held:
         print_table("held against the chain", list(held[0]), _cells(held, tuple(held[0]), 2))
+
+
+def _held_against(
+    chain: Chain, name: str, seen: list[Seen], config: SearchConfig, store: Store, kept: Kept, fresh_seeds: int, path: Path
+) -> list[dict[str, Any]]:
+    """The live search and the chain side by side, with tables and a picture beside `path`."""
+    from search.rivals_live import against, draw_live, fresh_scores, front_of
+
+    fronts = {"greedy": front_of(chain, chain.seen), name: front_of(chain, seen)}
+    fresh: dict[Architecture, float] = {}
+    if fresh_seeds:
+        with Live() as bar:
+            networks = [one.architecture for found in fronts.values() for one in found]
+            fresh = fresh_scores(config, store, networks, fresh_seeds, kept, bar)
+    rows = [
+        {"sampler": who, **_told(one), "fresh_miou_percent": fresh.get(one.architecture), "fresh_seeds": fresh_seeds}
+        for who, found in fronts.items()
+        for one in sorted(found, key=lambda one: one.latency_ms)
+    ]
+    held = against(chain, name, seen, fresh)
+    write_rows(path.with_name(f"{path.stem}_fronts.csv"), rows)
+    write_rows(path.with_name(f"{path.stem}_against.csv"), held)
+    draw_live(chain, name, seen, fresh, path.with_suffix(".png"))
+    return held
 
 
 def _told(one: Seen) -> dict[str, Any]:

@@ -1,0 +1,204 @@
+"""A rival search for real, with measurements and trainings, and the chain of the greedy rule that it is held against.
+
+Cost is seconds on a clock: of measuring and training of the rival, of all that was done of the chain.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latency.store import Store
+from lpsnet.architecture import Architecture
+from lpsnet.errors import TrainingFailed, UserError
+from search.bench import BOUNDS, covered
+from search.config import SearchConfig
+from search.executor import LocalExecutor
+from search.files import append_row, grown_rows, new_figure
+from search.observer import Observer
+from search.pareto import front, hypervolume
+from search.problem import Budgeted, Seen
+from search.proxy import Proxy, TrainJob
+from search.rivals import WORST_PERCENT, check_samplers
+from search.run import Run, read_json
+from search.runner import replay
+from search.samplers import SAMPLERS
+from search.step import Failure
+
+FRESH_SEED = 1000
+"""Seeds by which fronts are judged are counted from here: no search shares its luck with them."""
+
+
+class Kept:
+    """Answers that a live search has paid for, each appended to a file: a search that is killed asks again, and is answered from there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            rows = grown_rows(path)
+            self._found = {(row["kind"], row["architecture"]): (float(row["value"]), float(row["seconds"])) for row in rows}
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path} holds no answers of a live search: {error!r}; name another folder with --out") from error
+
+    def answer(self, kind: str, architecture: Architecture, ask: Callable[[], float]) -> tuple[float, float]:
+        """A value and the seconds it took, now or when it was asked first. Raises `UserError` where the file cannot be written."""
+        key = (kind, str(architecture))
+        if key not in self._found:
+            start = time.perf_counter()
+            value = ask()
+            self._found[key] = value, time.perf_counter() - start
+            row = {"kind": kind, "architecture": str(architecture), "value": repr(value), "seconds": repr(self._found[key][1])}
+            append_row(self._path, row)
+        return self._found[key]
+
+
+def run_live(
+    config: SearchConfig, store: Store, name: str, budget_s: float, kept: Kept, observer: Observer, *, slowest_ms: float = math.inf
+) -> Budgeted:
+    """Run a search with real measurements and trainings until the seconds are spent; what it saw is in the problem returned.
+
+    A network whose training fails scores 0.
+    """
+    check_samplers([name])
+    executor = LocalExecutor(config, store, observer)
+
+    def trained(architecture: Architecture) -> float:
+        score = _score(executor.proxy, architecture, config.seed, observer)
+        observer.work("candidates", len(problem.seen) + 1, len(problem.seen) + 2, f"{architecture}: {score:.2f}")
+        return score
+
+    problem = Budgeted(
+        lambda network: kept.answer("latency", network, lambda: executor.measure(network).latency_ms),
+        lambda network: kept.answer("miou", network, lambda: trained(network)),
+        budget_s,
+        slowest_ms,
+    )
+    SAMPLERS[name](problem, config.start_architecture, BOUNDS, config.seed)
+    return problem
+
+
+def _score(proxy: Proxy, architecture: Architecture, seed: int, observer: Observer) -> float:
+    """mIoU in percent; 0 where the training fails."""
+    try:
+        return proxy.train(TrainJob(architecture=architecture, seed=seed)).scores.miou_percent
+    except TrainingFailed as failure:
+        observer.note(f"{architecture}: {failure}")
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A search by the greedy rule that a live one is held against.
+
+    Args:
+        config: what it searched under, its rivals, too.
+        spent_s: seconds from its beginning to its last training's end, on a clock.
+        slowest_ms: latency of the slowest network of its chain.
+        seen: every candidate it trained.
+    """
+
+    config: SearchConfig
+    spent_s: float
+    slowest_ms: float
+    seen: tuple[Seen, ...]
+
+    def config_on(self, data: str, seed: int) -> SearchConfig:
+        """Its configuration for a live search, wherever its data set lies now. Raises `UserError` for another data set."""
+        name, found = (spec.partition(":")[0] for spec in (self.config.data, data))
+        if found != name:
+            raise UserError(
+                f"the run searched on {name}, so a live search on {found} does not compare; name {name} or {name}:PATH with --live"
+            )
+        return dataclasses.replace(self.config, data=data, seed=seed)
+
+
+def chain_of(path: Path) -> Chain:
+    """The search in a run's folder. Raises `UserError` where it holds none, or no step."""
+    with Run.read(path) as run:
+        steps = replay(run).steps
+        begun = datetime.fromisoformat(read_json(path / "environment.json")["created"])
+        ended = {
+            str(t.user_attrs["architecture"]): t.datetime_complete for s in steps for t in run.study.trials(s.number) if t.datetime_complete
+        }
+        config = run.config
+    if len(steps) < 2:
+        raise UserError(f"{path} has no step to be held against; name a run of lps-search expand")
+    seen = []
+    for step in steps:
+        for trial in step.trials:
+            at = ended.get(str(trial.candidate.architecture))
+            if at is not None and not isinstance(trial.outcome, Failure):
+                spent = (at.astimezone(UTC) - begun).total_seconds()
+                seen.append(Seen(trial.candidate.architecture, trial.candidate.latency_ms, trial.outcome, spent))
+    return Chain(config, max(one.spent_s for one in seen), max(step.chosen.latency_ms for step in steps), tuple(seen))
+
+
+def front_of(chain: Chain, found: Sequence[Seen]) -> list[Seen]:
+    """The front, as scored, of the networks that count, in the time the chain took."""
+    counted = [one for one in found if one.spent_s <= chain.spent_s and one.latency_ms <= chain.slowest_ms]
+    return [counted[index] for index in front([(one.latency_ms, one.miou_percent) for one in counted])]
+
+
+def fresh_scores(
+    config: SearchConfig, store: Store, networks: Sequence[Architecture], seeds: int, kept: Kept, observer: Observer
+) -> dict[Architecture, float]:
+    """Mean mIoU in percent of trainings with seeds that no search had: a score that put a network on a front was partly luck."""
+    proxy, asked, found = LocalExecutor(config, store, observer).proxy, list(dict.fromkeys(networks)), {}
+    for number, network in enumerate(asked):
+        observer.work("candidates", number, len(asked), f"{network} anew")
+        scores = []
+        for seed in range(config.seed + FRESH_SEED, config.seed + FRESH_SEED + seeds):
+            scores.append(kept.answer(f"miou {seed}", network, partial(_score, proxy, network, seed, observer))[0])
+        found[network] = float(np.mean(scores))
+    observer.work("candidates", len(asked), len(asked))
+    return found
+
+
+def against(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Architecture, float]) -> list[dict[str, Any]]:
+    """Networks trained and hypervolume at a quarter, half and all of what the chain took: the chain's and a live search's.
+
+    As scored in the search; at the end, where there are `fresh` scores of both fronts, by these, too.
+    """
+    times, slowest = [chain.spent_s * share for share in (0.25, 0.5, 1.0)], chain.slowest_ms * (1 + 1e-9)
+    rows = []
+    for who, seen in (("greedy", chain.seen), (name, found)):
+        areas = covered(seen, times, slowest, WORST_PERCENT)
+        counts = [sum(one.spent_s <= at for one in seen) for at in times]
+        rows += [{"sampler": who, "spent_s": t, "networks": n, "hypervolume": a} for t, n, a in zip(times, counts, areas, strict=True)]
+        anew = [(one.latency_ms, fresh[one.architecture]) for one in front_of(chain, seen)] if fresh else []
+        rows[-1]["fresh_hypervolume"] = hypervolume(anew, slowest, WORST_PERCENT) if fresh else None
+    return [{"fresh_hypervolume": None, **row} for row in rows]
+
+
+def draw_live(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Architecture, float], path: Path) -> None:
+    """Fronts over what both trained, and hypervolume over spent seconds, as scored; fronts by fresh scores, too, where there are any."""
+    figure = new_figure(12, 5)
+    fronts, curves = figure.subplots(1, 2)
+    times = list(np.linspace(0, chain.spent_s, 60)[1:])
+    for color, (who, seen) in zip(("C0", "C3"), (("greedy", chain.seen), (name, found)), strict=True):
+        inside = [one for one in seen if one.spent_s <= chain.spent_s and one.latency_ms <= chain.slowest_ms]
+        fronts.scatter([one.latency_ms for one in inside], [one.miou_percent for one in inside], s=12, color=color, alpha=0.35)
+        best = sorted(front_of(chain, seen), key=lambda one: one.latency_ms)
+        fronts.step([one.latency_ms for one in best], [one.miou_percent for one in best], where="post", color=color, label=who)
+        if fresh:
+            scores = [fresh[one.architecture] for one in best]
+            fronts.scatter([one.latency_ms for one in best], scores, marker="x", color=color, label=f"{who}: its front, trained anew")
+        curves.plot(times, covered(seen, times, chain.slowest_ms * (1 + 1e-9), WORST_PERCENT), color=color, label=who)
+    fronts.set_xscale("log")
+    fronts.set_xlabel("latency in ms")
+    fronts.set_ylabel("mIoU in percent")
+    curves.set_xlabel("seconds spent on measuring and training")
+    curves.set_ylabel("hypervolume (points of mIoU times log latency)")
+    for axes in (fronts, curves):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path)
