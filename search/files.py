@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lpsnet.errors import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -101,6 +102,17 @@ def new_figure(width: float, height: float, dpi: int = 120) -> Figure:
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def latency_axis(axes: Axes) -> None:
+    """Make the horizontal axis one of latencies: logarithmic, with its ticks as plain numbers that leave each other room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("latency in ms")
 
 
 def png(figure: Figure) -> bytes:

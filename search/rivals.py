@@ -16,7 +16,7 @@ import numpy as np
 from lpsnet.architecture import NAMED, TABLE_4
 from lpsnet.errors import UserError
 from search.bench import BOUNDS, LAST_STEP, covered
-from search.files import new_figure
+from search.files import latency_axis, new_figure
 from search.interval import mean_interval
 from search.observer import Observer
 from search.problem import Seen, Surrogate
@@ -123,8 +123,7 @@ def draw_rivals(rows: Sequence[dict[str, Any]], fronts: Sequence[dict[str, Any]]
         mean, error = values.mean(1), 1.96 * values.std(1) / max(1, values.shape[1]) ** 0.5
         right.plot(times, mean, **style)
         right.fill_between(times, mean - error, mean + error, color=color, alpha=0.15)
-    left.set_xscale("log")
-    left.set_xlabel("latency in ms")
+    latency_axis(left)
     left.set_ylabel("best expected mIoU up to there, percent")
     right.set_xlabel("seconds spent on training")
     right.set_ylabel("hypervolume (points of mIoU times log latency)")

@@ -23,7 +23,7 @@ from lpsnet.errors import TrainingFailed, UserError
 from search.bench import BOUNDS, covered
 from search.config import SearchConfig
 from search.executor import LocalExecutor
-from search.files import append_row, grown_rows, new_figure
+from search.files import append_row, grown_rows, latency_axis, new_figure
 from search.observer import Observer
 from search.pareto import front, hypervolume
 from search.problem import Budgeted, Seen
@@ -193,8 +193,7 @@ def draw_live(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Arc
             scores = [fresh[one.architecture] for one in best]
             fronts.scatter([one.latency_ms for one in best], scores, marker="x", color=color, label=f"{who}: its front, trained anew")
         curves.plot(times, covered(seen, times, chain.slowest_ms * (1 + 1e-9), WORST_PERCENT), color=color, label=who)
-    fronts.set_xscale("log")
-    fronts.set_xlabel("latency in ms")
+    latency_axis(fronts)
     fronts.set_ylabel("mIoU in percent")
     curves.set_xlabel("seconds spent on measuring and training")
     curves.set_ylabel("hypervolume (points of mIoU times log latency)")
