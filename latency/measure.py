@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from latency.backends import usable_backend
@@ -132,7 +133,7 @@ _PATIENCE = Patience()
 def _measure(backend: Backend, module: nn.Module, conditions: Conditions, subject: str, worker: Worker | None) -> Measurement:
     threads = conditions.threads
     with device_lock(conditions.device, alone=True):  # held here, so that a wait is no part of a worker's time
-        if _is_paced(conditions):
+        if is_paced(conditions):
             _PATIENCE.settle(lambda: worker.call_twice(slowness, threads) if worker else slowness(threads), threads)
         if worker is None:
             return _measured(backend, module, conditions, subject)
@@ -144,7 +145,7 @@ def _measured_there(module: nn.Module, conditions: Conditions, subject: str) -> 
     return _measured(usable_backend(conditions.backend, conditions.device), module, conditions, subject)
 
 
-def _is_paced(conditions: Conditions) -> bool:
+def is_paced(conditions: Conditions) -> bool:
     """Whether the machine's pace is looked at: on a CPU, and for more than a quick look."""
     return conditions.device == "cpu" and conditions.plan.min_s > 0
 
@@ -166,15 +167,14 @@ def _measured(backend: Backend, module: nn.Module, conditions: Conditions, subje
     start = time.perf_counter()
     with failures_of(backend), opened(backend, module, conditions) as session:
         load_s = time.perf_counter() - start
-        paced = _is_paced(conditions)
-        slow_before = slowness(conditions.threads) if paced else None
+        paced = partial(slowness, conditions.threads) if is_paced(conditions) else None
         others = OtherWork()
-        timing = sample(session, conditions.plan)
+        timing = sample(session, conditions.plan, paced)
         other_cores = others.cores()
         parts: Any = getattr(session, "parts_ms", dict)
         state = {"before": before, "after": machine_state(conditions.device), "other_cores": other_cores}
-        if slow_before is not None:
-            state["slowness"] = max(slow_before, slowness(conditions.threads))
+        if timing.slowness is not None:
+            state |= {"slowness": timing.slowness, "slow_samples": len(timing.left_out_ms)}
         found = {**session.found, "state": state, "parts_ms": parts(), "runs_a_sample": timing.runs_a_sample}
         json.dumps(found)  # what cannot be kept is found out here
         return Measurement(

@@ -40,6 +40,7 @@ class Pace:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads would take the cores of what is timed next
         self._session = onnxruntime.InferenceSession(_graph(), options, providers=["CPUExecutionProvider"])
         self._image = {"image": np.ones((1, _CHANNELS, _HEIGHT, _WIDTH), np.float32)}
         self._least_ms = math.inf

@@ -10,15 +10,17 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from latency.backends import usable_backend
-from latency.measure import failures_of
+from latency.measure import failures_of, is_paced
 from latency.measurement import Conditions
 from latency.memory import Growth
+from latency.pace import slowness
 from latency.protocols import MeasurementFailed
 from latency.state import machine_state
-from latency.timing import timed_run, warm_up
+from latency.timing import paced, timed_run, warm_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,22 +82,26 @@ def take_turn(
             _check(output, expected, conditions.precision)
             if RUNS_TO_WARM * run_s <= conditions.plan.min_s:
                 warm_up(session, conditions.plan)
-            samples = _samples(session, conditions.plan.min_s)
+            samples, pace = _samples(session, conditions)
             found = {**session.found, "output_shape": list(output.shape), "output_type": str(output.dtype)}
             return Turn(
                 samples_ms=samples,
                 clock=session.clock,
                 load_s=load_s,
                 memory_bytes=growth.bytes() if growth else None,
-                found={**found, "state": machine_state(conditions.device)},
+                found={**found, "state": machine_state(conditions.device) | pace},
             )
 
 
-def _samples(session: Session, seconds: float) -> tuple[float, ...]:
+def _samples(session: Session, conditions: Conditions) -> tuple[tuple[float, ...], dict[str, Any]]:
+    """At least one sample; of those that a CPU allows, only what was taken while it was as fast as it can be."""
+    if is_paced(conditions):
+        timing = paced(session, conditions.plan, partial(slowness, conditions.threads), wanted=1)
+        return timing.samples_ms, {"slowness": timing.slowness, "slow_samples": len(timing.left_out_ms)}
     samples, start = [timed_run(session)], time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    while time.perf_counter() - start < conditions.plan.min_s:
         samples.append(timed_run(session))
-    return tuple(samples)
+    return tuple(samples), {}
 
 
 def _check(output: np.ndarray, expected: np.ndarray | None, precision: str) -> None:

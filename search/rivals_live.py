@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from latency.lock import device_lock
+from latency.measure import at_boundary
+from latency.rounds import take_turn
 from latency.store import Store
 from lpsnet.architecture import Architecture
 from lpsnet.errors import TrainingFailed, UserError
+from lpsnet.network import LPSNet
 from search.bench import BOUNDS, covered
 from search.config import SearchConfig
-from search.executor import LocalExecutor
+from search.executor import LocalExecutor, conditions
 from search.files import append_row, grown_rows, latency_axis, new_figure
 from search.observer import Observer
 from search.pareto import front, hypervolume
@@ -33,6 +38,9 @@ from search.run import Run, read_json
 from search.runner import replay
 from search.samplers import SAMPLERS
 from search.step import Failure
+
+ROUNDS = 3
+"""Turns of each network whose latency is taken anew."""
 
 FRESH_SEED = 1000
 """Seeds by which fronts are judged are counted from here: no search shares its luck with them."""
@@ -163,10 +171,31 @@ def fresh_scores(
     return found
 
 
-def against(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Architecture, float]) -> list[dict[str, Any]]:
+def fresh_latencies(
+    config: SearchConfig, store: Store, networks: Sequence[Architecture], kept: Kept, observer: Observer
+) -> dict[Architecture, float]:
+    """Latency in ms of each network, all in turns: those of two searches may have met the machine in different moods."""
+    at, classes = conditions(config), len(LocalExecutor(config, store, observer).class_names)
+    asked = list(dict.fromkeys(networks))
+
+    def turn(network: Architecture) -> float:
+        with device_lock(at.device, alone=True):
+            taken = take_turn(lambda: at_boundary(LPSNet(network, classes, deployed=True), at.boundary), at)
+        return statistics.median(taken.samples_ms)
+
+    turns: dict[Architecture, list[float]] = {network: [] for network in asked}
+    for number in range(ROUNDS):
+        for index, network in enumerate(asked if number % 2 == 0 else asked[::-1]):
+            observer.work("latencies", number * len(asked) + index, ROUNDS * len(asked), f"{network} anew")
+            turns[network].append(kept.answer(f"latency, round {number + 1}", network, partial(turn, network))[0])
+    observer.work("latencies", ROUNDS * len(asked), ROUNDS * len(asked))
+    return {network: statistics.median(found) for network, found in turns.items()}
+
+
+def against(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Architecture, tuple[float, float]]) -> list[dict[str, Any]]:
     """Networks trained and hypervolume at a quarter, half and all of what the chain took: the chain's and a live search's.
 
-    As scored in the search; at the end, where there are `fresh` scores of both fronts, by these, too.
+    As measured and scored in the search; at the end, where there are `fresh` latencies and scores of both fronts, by these, too.
     """
     times, slowest = [chain.spent_s * share for share in (0.25, 0.5, 1.0)], chain.slowest_ms * (1 + 1e-9)
     rows = []
@@ -174,13 +203,13 @@ def against(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Archi
         areas = covered(seen, times, slowest, WORST_PERCENT)
         counts = [sum(one.spent_s <= at for one in seen) for at in times]
         rows += [{"sampler": who, "spent_s": t, "networks": n, "hypervolume": a} for t, n, a in zip(times, counts, areas, strict=True)]
-        anew = [(one.latency_ms, fresh[one.architecture]) for one in front_of(chain, seen)] if fresh else []
+        anew = [fresh[one.architecture] for one in front_of(chain, seen)] if fresh else []
         rows[-1]["fresh_hypervolume"] = hypervolume(anew, slowest, WORST_PERCENT) if fresh else None
     return [{"fresh_hypervolume": None, **row} for row in rows]
 
 
-def draw_live(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Architecture, float], path: Path) -> None:
-    """Fronts over what both trained, and hypervolume over spent seconds, as scored; fronts by fresh scores, too, where there are any."""
+def draw_live(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Architecture, tuple[float, float]], path: Path) -> None:
+    """Fronts over what both trained, and hypervolume over spent seconds, as found; fronts by fresh latencies and scores, too."""
     figure = new_figure(12, 5)
     fronts, curves = figure.subplots(1, 2)
     times = list(np.linspace(0, chain.spent_s, 60)[1:])
@@ -190,8 +219,8 @@ def draw_live(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Arc
         best = sorted(front_of(chain, seen), key=lambda one: one.latency_ms)
         fronts.step([one.latency_ms for one in best], [one.miou_percent for one in best], where="post", color=color, label=who)
         if fresh:
-            scores = [fresh[one.architecture] for one in best]
-            fronts.scatter([one.latency_ms for one in best], scores, marker="x", color=color, label=f"{who}: its front, trained anew")
+            again = [fresh[one.architecture] for one in best]
+            fronts.scatter(*zip(*again, strict=True), marker="x", color=color, label=f"{who}: its front, trained and measured anew")
         curves.plot(times, covered(seen, times, chain.slowest_ms * (1 + 1e-9), WORST_PERCENT), color=color, label=who)
     latency_axis(fronts)
     fronts.set_ylabel("mIoU in percent")

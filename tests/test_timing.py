@@ -114,3 +114,41 @@ def test_a_session_that_times_single_runs_only_is_left_alone(make_session: MakeS
     session = make_session(run_s=0.001, values=[0.01] * 1000)
     result = timing.sample(session, TimingPlan(warmup_s=0.05, min_samples=5, min_s=0))
     assert result.runs_a_sample == 1 and not hasattr(session, "runs_a_sample")
+
+
+PACED = TimingPlan(warmup_s=0, min_samples=5, min_s=0.2, max_s=3.0)
+"""Three runs to warm up; then blocks of a run that brings back the caches and samples for 0.05 s."""
+
+
+def told(values: list[float]) -> Callable[[], float]:
+    """One of the values a call, the last for ever."""
+    rest = chain(values, repeat(values[-1]))
+    return lambda: next(rest)
+
+
+def test_what_is_sampled_while_the_machine_is_slow_is_left_out(make_session: MakeSession) -> None:
+    session = make_session(run_s=0.01, values=[9.0] * 3 + [8.0] + [1.0] * 5 + [8.0] + [2.0] * 5 + [8.0] + [3.0] * 5)
+    result = timing.sample(session, PACED, told([1.0, 1.1, 1.9, 1.2, 1.2]))  # before the blocks: 1.0, 1.1, 1.9, 1.2
+    assert set(result.left_out_ms) == {2.0, 3.0} and result.slowness == 1.2
+    assert set(result.samples_ms) == {1.0} and len(result.samples_ms) >= 20
+
+
+def test_a_machine_that_stays_slow_is_sampled_all_the_same(make_session: MakeSession) -> None:
+    session = make_session(run_s=0.01)
+    result = timing.sample(session, PACED, told([1.0, 1.4, 2.0]))
+    assert result.slowness == 2.0 and result.left_out_ms == ()
+    assert len(result.samples_ms) == session.runs - 3 - round(len(result.samples_ms) / 5)  # each block has an unrecorded run
+    assert 6 * PACED.min_s <= session.runs * 0.01 < 6 * PACED.min_s + 0.2
+
+
+def test_a_few_samples_of_a_fast_machine_are_better_than_many_of_a_slow_one(make_session: MakeSession) -> None:
+    result = timing.sample(make_session(run_s=0.01), PACED, told([1.0, 1.0, 1.0, 3.0]))
+    assert result.slowness == 1.0 and len(result.samples_ms) == 10 and len(result.left_out_ms) > 50
+
+
+def test_a_slow_network_is_sampled_run_by_run(make_session: MakeSession) -> None:
+    session = make_session(run_s=1.0, values=[1.0] * 3 + [5.0, 6.0, 7.0])
+    result = timing.paced(session, TimingPlan(min_s=0.4), told([1.0]), wanted=1)
+    assert len(result.samples_ms) == 1 and result.slowness == 1.0
+    result = timing.sample(make_session(run_s=1.0), TimingPlan(warmup_s=0, min_samples=30, min_s=1.0, max_s=10.0), told([1.0]))
+    assert len(result.samples_ms) == 10

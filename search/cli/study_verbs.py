@@ -193,7 +193,7 @@ def rival(
         Path | None, typer.Option("--against", help="Run of expand: a live search spends as long, under its configuration.")
     ] = None,
     fresh_seeds: Annotated[
-        int, typer.Option(help="With --against: train both fronts anew with so many other seeds, to judge them without luck.", min=0)
+        int, typer.Option(help="With --against: measure both fronts anew in turns, and train them with so many other seeds.", min=0)
     ] = 2,
     iterations: Annotated[int, typer.Option(help="Of a live search's proxy.", min=1)] = PROXY_ITERATIONS,
     batch: Batch = PROXY_BATCH,
@@ -297,16 +297,19 @@ def _held_against(
     chain: Chain, name: str, seen: list[Seen], config: SearchConfig, store: Store, kept: Kept, fresh_seeds: int, path: Path
 ) -> list[dict[str, Any]]:
     """The live search and the chain side by side, with tables and a picture beside `path`."""
-    from search.rivals_live import against, draw_live, fresh_scores, front_of
+    from search.rivals_live import against, draw_live, fresh_latencies, fresh_scores, front_of
 
     fronts = {"greedy": front_of(chain, chain.seen), name: front_of(chain, seen)}
-    fresh: dict[Architecture, float] = {}
+    fresh: dict[Architecture, tuple[float, float]] = {}
     if fresh_seeds:
+        networks = [one.architecture for found in fronts.values() for one in found]
         with Live() as bar:
-            networks = [one.architecture for found in fronts.values() for one in found]
-            fresh = fresh_scores(config, store, networks, fresh_seeds, kept, bar)
+            latencies = fresh_latencies(config, store, networks, kept, bar)
+            scores = fresh_scores(config, store, networks, fresh_seeds, kept, bar)
+        fresh = {network: (latencies[network], score) for network, score in scores.items()}
     rows = [
-        {"sampler": who, **_told(one), "fresh_miou_percent": fresh.get(one.architecture), "fresh_seeds": fresh_seeds}
+        {"sampler": who, **_told(one)}
+        | dict(zip(("fresh_latency_ms", "fresh_miou_percent"), fresh.get(one.architecture, ()), strict=False))
         for who, found in fronts.items()
         for one in sorted(found, key=lambda one: one.latency_ms)
     ]
