@@ -39,6 +39,9 @@ from search.runner import replay
 from search.samplers import SAMPLERS
 from search.step import Failure
 
+PAUSE_S = 600.0
+"""A run of which nothing is known for longer was not at work."""
+
 ROUNDS = 5
 """Turns of each network whose latency is taken anew."""
 
@@ -74,10 +77,11 @@ def run_live(
 ) -> Budgeted:
     """Run a search with real measurements and trainings until the seconds are spent; what it saw is in the problem returned.
 
-    A network whose training fails scores 0.
+    It trains one network after another, as it learns from each, so each has all threads, whatever `config.parallel` says. A network
+    whose training fails scores 0.
     """
     check_samplers([name])
-    executor = LocalExecutor(config, store, observer)
+    executor = LocalExecutor(dataclasses.replace(config, parallel=1), store, observer)
 
     def trained(architecture: Architecture) -> float:
         score = _score(executor.proxy, architecture, config.seed, observer)
@@ -109,7 +113,7 @@ class Chain:
 
     Args:
         config: what it searched under, its rivals, too.
-        spent_s: seconds from its beginning to its last training's end, on a clock.
+        spent_s: seconds from its beginning to its last training's end, on a clock, without pauses (`busy_seconds`).
         slowest_ms: latency of the slowest network of its chain.
         seen: every candidate it trained.
     """
@@ -132,22 +136,51 @@ class Chain:
 def chain_of(path: Path) -> Chain:
     """The search in a run's folder. Raises `UserError` where it holds none, or no step."""
     with Run.read(path) as run:
-        steps = replay(run).steps
+        steps, config = replay(run).steps, run.config
         begun = datetime.fromisoformat(read_json(path / "environment.json")["created"])
-        ended = {
-            str(t.user_attrs["architecture"]): t.datetime_complete for s in steps for t in run.study.trials(s.number) if t.datetime_complete
-        }
-        config = run.config
+        ended = [trial for step in steps for trial in run.study.trials(step.number) if trial.datetime_complete]
+        spans = [(begun, begun)]
+        spans += [(_utc(one.datetime_start or one.datetime_complete), _utc(one.datetime_complete)) for one in ended]
+        spans += [(at, at) for at in (datetime.fromisoformat(measured.created) for measured in run.store.all())]
     if len(steps) < 2:
         raise UserError(f"{path} has no step to be held against; name a run of lps-search expand")
-    seen = []
-    for step in steps:
-        for trial in step.trials:
-            at = ended.get(str(trial.candidate.architecture))
-            if at is not None and not isinstance(trial.outcome, Failure):
-                spent = (at.astimezone(UTC) - begun).total_seconds()
-                seen.append(Seen(trial.candidate.architecture, trial.candidate.latency_ms, trial.outcome, spent))
-    return Chain(config, max(one.spent_s for one in seen), max(step.chosen.latency_ms for step in steps), tuple(seen))
+    first: dict[str, datetime] = {}  # a control or another seed of it came later
+    for one in sorted(ended, key=lambda one: _utc(one.datetime_complete)):
+        first.setdefault(str(one.user_attrs["architecture"]), _utc(one.datetime_complete))
+    spent = busy_seconds(spans)
+    seen: dict[Architecture, Seen] = {}
+    for trial in (trial for step in steps for trial in step.trials):
+        network, latency = trial.candidate.architecture, trial.candidate.latency_ms
+        if str(network) in first and not isinstance(trial.outcome, Failure):
+            seen.setdefault(network, Seen(network, latency, trial.outcome, spent(first[str(network)])))
+    last = max(spent(_utc(one.datetime_complete)) for one in ended)
+    return Chain(config, last, max(step.chosen.latency_ms for step in steps), tuple(sorted(seen.values(), key=lambda one: one.spent_s)))
+
+
+def busy_seconds(spans: Sequence[tuple[datetime, datetime]]) -> Callable[[datetime], float]:
+    """Seconds of work from the first span's beginning to a moment.
+
+    Between spans work went on, too, which left no trace; but where nothing is known for longer than `PAUSE_S` nothing was done: a
+    run that was stopped and resumed on another day has not worked all night.
+    """
+    pauses = []
+    ordered = sorted(spans)
+    latest = ordered[0][1]
+    for start, end in ordered:
+        if (start - latest).total_seconds() > PAUSE_S:
+            pauses.append((latest, start))
+        latest = max(latest, end)
+
+    def spent(at: datetime) -> float:
+        idle = sum((min(end, at) - start).total_seconds() for start, end in pauses if start < at)
+        return (at - ordered[0][0]).total_seconds() - idle
+
+    return spent
+
+
+def _utc(at: datetime | None) -> datetime:
+    assert at is not None
+    return at.astimezone(UTC)
 
 
 def front_of(chain: Chain, found: Sequence[Seen]) -> list[Seen]:

@@ -261,16 +261,20 @@ def _rival_live(
 ) -> None:
     """One search for real; what it saw goes to a file of its own."""
     from latency.store import Store, default_store_path
+    from lpsnet.data import DataSpec, open_split
     from search.executor import current_environment
     from search.pareto import front
+    from search.rivals import check_samplers
     from search.rivals_live import Kept, run_live
     from search.run import make_folder, provenance, read_json, write_json
 
     if len(names) != 1:
         raise UserError(f"a live search runs one sampler, got {len(names)}; name it with --sampler")
+    check_samplers(names)
+    told = {"config": config.to_dict(), "environment": dataclasses.asdict(current_environment(config))}
+    open_split(DataSpec.parse(config.data), "val", config.size)  # a mistake in it leaves nothing behind
     make_folder(out)
     path = out / f"live_{names[0]}_{config.seed}.csv"
-    told = {"config": config.to_dict(), "environment": dataclasses.asdict(current_environment(config))}
     if path.with_suffix(".json").exists() and not told.items() <= read_json(path.with_suffix(".json")).items():
         raise UserError(f"{path.with_suffix('.json')} is of another search, or was made elsewhere; name another folder with --out")
     write_json(path.with_suffix(".json"), {**told, **provenance()})
