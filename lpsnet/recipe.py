@@ -273,6 +273,10 @@ PROXY_ITERATIONS, PROXY_BATCH = 200, 4
 """Of a candidate's training by default: the fewest that `results/proxy` found to rank."""
 
 
+PROXY_RATE = 2
+"""A proxy's learning rate over that of a full training."""
+
+
 def proxy_recipe(iterations: int = PROXY_ITERATIONS) -> TrainRecipe:
     """The recipe a candidate of a search is trained with by default: short, with branches that start as the identity.
 
@@ -280,7 +284,7 @@ def proxy_recipe(iterations: int = PROXY_ITERATIONS) -> TrainRecipe:
     augmentation only slows the learning that the ranking is read from. The learning rate is twice a full training's, for the same reason.
     """
     warmup = min(20, max(1, iterations // 10))
-    changes = {**GAINED, "learning_rate": 2 * GAINED["learning_rate"], "identity_start": True}
+    changes = {**GAINED, "learning_rate": PROXY_RATE * GAINED["learning_rate"], "identity_start": True}
     return TrainRecipe(
         iterations=iterations, batch_size=PROXY_BATCH, warmup_iterations=warmup, scale_min=0.75, scale_max=1.5, jitter=0.0, **changes
     )

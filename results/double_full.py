@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from latency.environment import available_cores
-from lpsnet.recipe import changed
 from search.cli.console import Live
 from search.pool import Pool
 from search.proxy_study import FULL_SEED, base_config
@@ -35,8 +34,7 @@ def main(folder: Path, data: str) -> None:
     """Train what is missing, then write the table."""
     with Run.read(folder) as run:
         config = run.config
-    recipe = changed(config.proxy, list(RECIPE))
-    base = base_config(config, data=data, precision="bf16", parallel=2, threads=available_cores(), proxy=recipe)
+    base = base_config(config, RECIPE, data=data, precision="bf16", parallel=2, threads=available_cores())
     table, pool = open_table(OUT, base), Pool(base.parallel)
     try:
         with Live() as live:

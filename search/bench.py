@@ -7,6 +7,7 @@ Rows accrue: a call that is cut short goes on, and a larger one adds to what is 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from search.problem import Seen, Surrogate
 from search.ranking import spearman_interval
 from search.samplers import random_network
 from search.space import Bounds
-from search.training_table import Setting, Task, TrainingTable, open_table, train_tasks
+from search.training_table import Setting, Task, TrainingTable, alone_in, open_table, train_tasks
 
 LAST_STEP = 5
 """Networks cost at most as many multiply-adds as the one of this step of the paper's Table 4."""
@@ -50,6 +51,9 @@ class BenchPlan:
         long_networks: the first so many have a long training, too.
         long: its setting.
         seed: of the draw of networks.
+
+    Raises:
+        UserError: a setting that inherits, or is scored on its way.
     """
 
     networks: int = 60
@@ -58,6 +62,11 @@ class BenchPlan:
     long_networks: int = 24
     long: Setting = LONG
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for setting in (self.short, self.long):
+            if setting.inherit or setting.rung:
+                raise UserError(f"networks of the table are trained from scratch to the end, {setting.name} is not such a training")
 
 
 def draw(count: int, seed: int) -> list[Architecture]:
@@ -85,7 +94,14 @@ def make_bench(plan: BenchPlan, config: SearchConfig, store: Store, out: Path, o
     Raises:
         UserError: the folder cannot be written, or holds something else.
     """
-    table, executor = open_table(out, config), LocalExecutor(config, store, observer)
+    with alone_in(out):
+        return _make_bench(plan, config, store, out, observer)
+
+
+def _make_bench(plan: BenchPlan, config: SearchConfig, store: Store, out: Path, observer: Observer) -> TrainingTable:
+    at = {"backend": config.backend, "device": config.device, "boundary": config.boundary, "threads": config.threads}
+    table = open_table(out, config, {**at, "seconds": config.plan.min_s})
+    executor = LocalExecutor(config, store, observer)
     classes = len(executor.proxy.class_names)
     networks = draw(plan.networks, plan.seed)
     known = {row["architecture"] for row in _read(out / "networks.csv")}
@@ -148,6 +164,13 @@ def covered(seen: Sequence[Seen], times_s: Sequence[float], slowest_ms: float, w
     return [hypervolume(points[:count], slowest_ms, worst_percent) for count in counts]
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _read(path: Path) -> list[dict[str, str]]:
     try:
         rows = grown_rows(path)
@@ -155,4 +178,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path} is no table of networks: {error}; name another folder with --out") from error
     if rows and set(rows[0]) != set(FIELDS):
         raise UserError(f"{path} is no table of networks: its columns are {', '.join(rows[0])}; name another folder with --out")
+    for row in rows:
+        if not (row["latency_ms"] and 0 < _number(row["latency_ms"]) < math.inf):
+            raise UserError(f"{path} is no table of networks: {row['architecture']} has a latency of {row['latency_ms']!r} ms")
     return rows

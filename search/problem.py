@@ -143,14 +143,14 @@ class Surrogate:
             "seed_sd": self.seed_sd,
         }
 
-    def problem(self, budget_s: float, seed: int, slowest_ms: float = math.inf) -> Budgeted:
-        """A problem of this surrogate: the same network has the same luck with the same seed."""
+    def problem(self, budget_s: float, seed: int, slowest_ms: float = math.inf, *, latency_s: float = 0.0) -> Budgeted:
+        """A problem of this surrogate, where a latency costs so many seconds: the same network has the same luck with the same seed."""
 
         def miou(architecture: Architecture) -> tuple[float, float]:
             luck = random.Random(f"{seed} {architecture}").gauss(0.0, self.seed_sd)
             return self.value("miou", architecture) + luck, self.value("seconds", architecture)
 
-        return Budgeted(lambda architecture: (self.value("latency", architecture), 0.0), miou, budget_s, slowest_ms)
+        return Budgeted(lambda architecture: (self.value("latency", architecture), latency_s), miou, budget_s, slowest_ms)
 
 
 class _Process:

@@ -16,13 +16,14 @@ import numpy as np
 
 from lpsnet.architecture import Architecture
 from lpsnet.errors import UserError
+from lpsnet.recipe import PROXY_RATE, changed
 from search.config import RacePlan, SearchConfig
 from search.observer import Observer
 from search.pool import Pool
 from search.race import Raced, race
 from search.ranking import Ranking, StepScores, overall_spearman, ranking, seed_noise, seed_spread
 from search.step import Failure, Step, Train
-from search.training_table import Setting, Task, TrainingTable, open_table, parent_setting, train_tasks
+from search.training_table import Setting, Task, TrainingTable, alone_in, open_table, parent_setting, train_tasks
 
 FULL_SEED = 100
 """Seeds of full trainings are counted from here, so that no cheap one shares its luck with them."""
@@ -59,11 +60,12 @@ class ProxyStudy:
 
 def run_study(study: ProxyStudy, base: SearchConfig, out: Path, observer: Observer) -> TrainingTable:
     """Train what is missing; a call that is cut short goes on where it stopped."""
-    table, pool = open_table(out, base), Pool(base.parallel)
-    try:
-        train_tasks(table, study.tasks(), base, pool, observer, keep=out / "weights")
-    finally:
-        pool.close()
+    with alone_in(out):
+        table, pool = open_table(out, base), Pool(base.parallel)
+        try:
+            train_tasks(table, study.tasks(), base, pool, observer, keep=out / "weights")
+        finally:
+            pool.close()
     return table
 
 
@@ -252,7 +254,13 @@ def _seconds(table: TrainingTable, setting: Setting) -> float:
     return float(np.mean(found)) if found else math.nan
 
 
-def base_config(run: SearchConfig, **changes: Any) -> SearchConfig:
-    """A run's configuration as a study trains: one seed at a time, without a race."""
-    plain = type(run.race)()
-    return dataclasses.replace(run, race=plain, seed=0, **changes)
+def base_config(run: SearchConfig, changes: Sequence[str] = (), **more: Any) -> SearchConfig:
+    """A run's configuration as a study trains: one seed at a time, without a race, at the learning rate of a full training.
+
+    Args:
+        run: whose proxy's rate is `PROXY_RATE` times that.
+        changes: NAME=VALUE of the recipe, of which a learning rate is the full training's own.
+        more: fields to replace.
+    """
+    full = dataclasses.replace(run.proxy, learning_rate=run.proxy.learning_rate / PROXY_RATE)
+    return dataclasses.replace(run, race=type(run.race)(), seed=0, proxy=changed(full, list(changes)), **more)

@@ -59,7 +59,7 @@ class Ranking:
         kendall: tau of the slopes.
         spearman: rho of the slopes.
         regret: points of mIoU lost, at the step's mean cost, by taking the cheap training's choice instead of the full one's.
-        regret_sd: the same in standard deviations of a full training's gain from seed to seed; NaN with one seed.
+        regret_sd: the same in standard deviations of a full training from seed to seed (`seed_spread`); NaN with one seed.
         within_one_sd: share of the cheap seeds whose regret is at most one of these.
     """
 
@@ -92,26 +92,30 @@ def regret(step: StepScores) -> np.ndarray:
 
 
 def seed_spread(step: StepScores) -> float:
-    """Standard deviation of a full training's gain from seed to seed, pooled over the candidates; NaN with one seed."""
-    gains = step.full - step.full_control
-    if gains.shape[1] < 2:
-        return float("nan")
-    return float(np.sqrt(gains.var(1, ddof=1).mean()))
+    """Standard deviation of a full gain from seed to seed beyond the shift that all candidates of a seed share; NaN with one seed."""
+    return _own_noise(step.full)
 
 
 def seed_noise(step: StepScores) -> float:
-    """Standard deviation of a cheap gain from seed to seed beyond the shift that all candidates of a seed share; NaN with one seed."""
-    gains = step.cheap - step.cheap_control
-    own = gains - gains.mean(0)
-    candidates, seeds = gains.shape
-    if seeds < 2:
+    """As `seed_spread`, of a cheap gain."""
+    return _own_noise(step.cheap)
+
+
+def _own_noise(scores: np.ndarray) -> float:
+    """Of (candidates, seeds): what a seed does to all alike, by the control's luck or its own, changes no choice and is left out."""
+    candidates, seeds = scores.shape
+    if seeds < 2 or candidates < 2:
         return float("nan")
+    own = scores - scores.mean(0)
     return float(np.sqrt(((own - own.mean(1, keepdims=True)) ** 2).sum() / ((candidates - 1) * (seeds - 1))))
 
 
 def overall_spearman(steps: Sequence[StepScores]) -> Interval:
-    """Rho of the mIoU itself over all candidates of a run, cheap against full, mean over the cheap seeds."""
-    return spearman_interval(np.concatenate([step.full.mean(1) for step in steps]), np.concatenate([step.cheap for step in steps]))
+    """Rho of the mIoU itself over all candidates of a run, cheap against full, mean over the cheap seeds that all steps have."""
+    seeds = min(step.cheap.shape[1] for step in steps)
+    return spearman_interval(
+        np.concatenate([step.full.mean(1) for step in steps]), np.concatenate([step.cheap[:, :seeds] for step in steps])
+    )
 
 
 def spearman_interval(full: np.ndarray, cheap: np.ndarray, *, seed: int = 0) -> Interval:

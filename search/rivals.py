@@ -1,6 +1,6 @@
 """Searches side by side at equal cost, replayed over many seeds on a surrogate of the tabular benchmark.
 
-Cost is measured seconds of training, tuning included. A search for real is in `rivals_live.py`.
+Cost is measured seconds of training and of measuring latencies, tuning included. A search for real is in `rivals_live.py`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,17 @@ def check_samplers(names: Sequence[str]) -> None:
 
 
 def replay(
-    surrogate: Surrogate, names: Sequence[str], seeds: int, budget_s: float, observer: Observer
+    surrogate: Surrogate, names: Sequence[str], seeds: int, budget_s: float, observer: Observer, *, latency_s: float = 0.0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What each search finds.
+
+    Args:
+        surrogate: answers in the place of measuring and training.
+        names: of the searches.
+        seeds: replays of each.
+        budget_s: what each may spend.
+        observer: told of progress.
+        latency_s: what asking for a latency costs.
 
     Returns:
         Hypervolume over spent seconds, a row a search, seed and moment (`ended_s` is what the search spent in all); and the fronts
@@ -56,7 +64,7 @@ def replay(
         best = []
         for seed in range(seeds):
             observer.work("candidates", number * seeds + seed, len(names) * seeds, f"{name}, seed {seed}")
-            problem = surrogate.problem(budget_s, seed, slowest)
+            problem = surrogate.problem(budget_s, seed, slowest, latency_s=latency_s)
             SAMPLERS[name](problem, NAMED["N0"], BOUNDS, seed)
             true = [_without_luck(one, surrogate) for one in problem.seen]
             found = covered(true, times, slowest, WORST_PERCENT)
@@ -111,7 +119,7 @@ def draw_rivals(rows: Sequence[dict[str, Any]], fronts: Sequence[dict[str, Any]]
     figure = new_figure(13, 5)
     left, right = figure.subplots(1, 2)
     for number, name in enumerate(dict.fromkeys(row["sampler"] for row in rows)):
-        color, width = f"C{number % 10}", 2.2 if name == "greedy" else 1.2
+        color, width = "black" if name == "greedy" else f"C{number - 1}", 2.2 if name == "greedy" else 1.2
         style: dict[str, Any] = {"color": color, "linestyle": "-" if number < 5 else "--", "linewidth": width, "label": name}
         mine = [row for row in fronts if row["sampler"] == name]
         left.plot([row["latency_ms"] for row in mine], [row["miou_percent"] for row in mine], **style)
@@ -125,7 +133,7 @@ def draw_rivals(rows: Sequence[dict[str, Any]], fronts: Sequence[dict[str, Any]]
         right.fill_between(times, mean - error, mean + error, color=color, alpha=0.15)
     latency_axis(left)
     left.set_ylabel("best expected mIoU up to there, percent")
-    right.set_xlabel("seconds spent on training")
+    right.set_xlabel("seconds spent on training and measuring")
     right.set_ylabel("hypervolume (points of mIoU times log latency)")
     for axes in (left, right):
         axes.grid(alpha=0.3)

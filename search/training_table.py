@@ -6,8 +6,11 @@ Used by the studies of the proxy and by the tabular benchmark; what a search tra
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase, digits
@@ -23,6 +26,8 @@ from search.observer import Observer
 from search.pool import Ended, Pool
 from search.proxy import TrainJob
 from search.run import make_folder, write_json
+
+LOCK = "study.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,8 @@ class Setting:
             found: Setting | None = cls(**given)
         except ValueError:
             found = None
+        if found is not None and found.rung >= found.iterations and found.rung:
+            raise UserError(f"{text!r} is to be scored after {found.rung} of its {found.iterations} iterations; a rung lies before the end")
         if found is None or found.name != text or min(found.iterations, found.shrink, found.rate) < 1:
             raise UserError(
                 "a setting is scratch-N, identity-N, plain-N or inherit-N, such as scratch-400, with -smallM for an input M times smaller, "
@@ -129,31 +136,63 @@ class TrainingTable:
 
 
 def _row(values: dict[str, Any]) -> Row:
-    score = values["miou_percent"]
+    score, seconds = values["miou_percent"], float(values["seconds"])
+    if not (0 <= float(score or 0) <= 100 and 0 <= seconds < math.inf):
+        raise ValueError(f"a training has an mIoU of {score} percent after {seconds} seconds")
     return Row(
         architecture=values["architecture"],
         setting=values["setting"],
         seed=int(values["seed"]),
         parent=values["parent"],
         miou_percent=float(score) if score else None,
-        seconds=float(values["seconds"]),
+        seconds=seconds,
         failure=values["failure"],
     )
 
 
-def open_table(folder: Path, base: SearchConfig) -> TrainingTable:
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Holds a study's folder, so that no other call trains the same there. Raises `UserError` where one does."""
+    make_folder(folder)
+    try:
+        lock = (folder / LOCK).open("a")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error}; name another folder with --out") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder} is in use by another process; name another folder with --out") from None
+        yield
+
+
+def open_table(folder: Path, base: SearchConfig, more: Mapping[str, Any] | None = None) -> TrainingTable:
     """The table of a study's folder, whose `recipe.json` says what its trainings have in common.
+
+    Args:
+        folder: it is made when absent.
+        base: of the trainings.
+        more: what else its rows have in common, such as how latencies were measured.
 
     Raises:
         UserError: the folder cannot be written, or holds trainings of another data set, size or recipe, whose scores do not compare.
     """
     named = ("iterations", "warmup_iterations", "branches", "identity_start")  # by each setting
     recipe = {name: value for name, value in dataclasses.asdict(base.proxy).items() if name not in named}
-    wanted = {"data": base.data.partition(":")[0], "height": base.height, "width": base.width, "precision": base.precision, **recipe}
+    wanted = {
+        "data": base.data.partition(":")[0],
+        "height": base.height,
+        "width": base.width,
+        "precision": base.precision,
+        **recipe,
+        **(more or {}),
+    }
     path = folder / "recipe.json"
     make_folder(folder)
     try:
-        begun = path.exists() and any(other != path for other in folder.iterdir())  # else a start that failed has left it
+        begun = path.exists() and any(
+            other not in (path, folder / LOCK) for other in folder.iterdir()
+        )  # else a start that failed has left it
         found = dict(parse_json(path.read_text())) if begun else None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}; name another folder with --out") from error
@@ -189,9 +228,10 @@ def train_tasks(
         base: data, size, recipe and threads.
         pool: does the work.
         observer: told of progress.
-        keep: folder of weights and of states that are gone on with; weights of whole trainings from scratch are kept here.
+        keep: folder of weights that are inherited and of states that are gone on with.
     """
     every = list(dict.fromkeys(tasks))
+    origins = {_origin(task) for task in every if task.parent}
     missing = [task for task in every if task not in table.rows]
     lost = {_origin(task) for task in missing if keep is not None and task.parent and not _origin_file(keep, task).exists()}
     wanted = [task for task in every if task not in table.rows or task in lost]
@@ -203,15 +243,21 @@ def train_tasks(
     # What is scored on its way comes before what ends it, and what inherits after what it inherits from.
     names = sorted(dict.fromkeys(task.setting for task in wanted), key=lambda name: ("inherit" in name, "@" not in name))
     for name in names:
-        for ended in _train_setting(table, [task for task in wanted if task.setting == name], base, pool, told, keep):
+        for ended in _train_setting(table, [task for task in wanted if task.setting == name], base, pool, told, keep, origins):
             done += 1
             told(f"{name}: {ended.job.architecture}")
 
 
 def _train_setting(
-    table: TrainingTable, tasks: list[Task], base: SearchConfig, pool: Pool, told: Callable[[str], None], keep: Path | None
+    table: TrainingTable,
+    tasks: list[Task],
+    base: SearchConfig,
+    pool: Pool,
+    told: Callable[[str], None],
+    keep: Path | None,
+    origins: set[Task],
 ) -> Iterator[Ended]:
-    """Train tasks of one setting; yields each once its row is written."""
+    """Train tasks of one setting; yields each once its row is written, and its weights where others start from them."""
     setting = Setting.parse(tasks[0].setting)
     jobs = {_job(task, setting, keep): task for task in tasks}
 
@@ -222,16 +268,18 @@ def _train_setting(
         told(f"{setting.name}: {running} at a time")
 
     for ended in pool.run(config_for(setting, base), list(jobs), begin, wait):
-        if keep is not None and not setting.rung and not setting.inherit and ended.job.seed == 0:
-            _keep_weights(ended, keep, base)
+        if keep is not None and jobs[ended.job] in origins:
+            _keep_weights(ended, jobs[ended.job], keep, base)
+        if ended.job.state is not None and not setting.rung:
+            ended.job.state.unlink(missing_ok=True)
         if jobs[ended.job] not in table.rows:  # else its weights alone were wanted again
             table.add(_ended_row(jobs[ended.job], ended))
         yield ended
 
 
 def weights_file(keep: Path, architecture: str, setting: str) -> Path:
-    """Where the weights of a training from scratch lie."""
-    return keep / f"{architecture}_{setting}.safetensors"
+    """Where the weights of a training from scratch with seed 0 lie."""
+    return keep / f"{architecture}_{setting}_seed0.safetensors"
 
 
 def parent_setting(setting: Setting) -> str:
@@ -260,14 +308,11 @@ def _job(task: Task, setting: Setting, keep: Path | None) -> TrainJob:
     return TrainJob(architecture=Architecture.parse(task.architecture), seed=task.seed, rung=setting.rung, parent=parent, state=state)
 
 
-def _keep_weights(ended: Ended, keep: Path, base: SearchConfig) -> None:
+def _keep_weights(ended: Ended, task: Task, keep: Path, base: SearchConfig) -> None:
     if not isinstance(ended.result, TrainingFailed):
         names = tuple(f"class {number}" for number in range(ended.result.network.num_classes))
         keep.mkdir(parents=True, exist_ok=True)
-        name = Setting(iterations=ended.result.curve[-1][0], branches=ended.result.network.branches).name
-        save(weights_file(keep, str(ended.job.architecture), name), ended.result.network, class_names=names, input_size=base.size)
-    if ended.job.state is not None:
-        ended.job.state.unlink(missing_ok=True)
+        save(weights_file(keep, task.architecture, task.setting), ended.result.network, class_names=names, input_size=base.size)
 
 
 def _ended_row(task: Task, ended: Ended) -> Row:

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 
 from lpsnet.errors import UserError
+from lpsnet.recipe import GAINED, proxy_recipe
 from search.cli import run
 from search.observer import Observer
 from search.pool import Pool
 from search.proxy_study import FULL_SEED, ProxyStudy, base_config, default_setting, raced_rows, report_rows, run_study, study_of
 from search.step import Step
-from search.training_table import Row, Setting, Task, TrainingTable, config_for, open_table, train_tasks
+from search.training_table import Row, Setting, Task, TrainingTable, alone_in, config_for, open_table, parent_setting, train_tasks
 from tests.processes import quick_workers
 from tests.test_runner import CountingExecutor, finish
 from tests.tiny import tiny_config, write_camvid
@@ -98,6 +99,12 @@ class TestTheTable:
         open_table(tmp_path / "out", other).add(self.ROW)
         with pytest.raises(UserError, match=r"of another kind \(optimizer: 'adamw', not 'sgd'\)"):
             open_table(tmp_path / "out", config)
+
+    @pytest.mark.parametrize("score", ["200", "-1", "nan", "inf"])
+    def test_a_score_that_cannot_be_is_refused(self, score: str, tmp_path: Path) -> None:
+        (tmp_path / "t.csv").write_text(f"architecture,setting,seed,parent,miou_percent,seconds,failure\nB1,scratch-4,0,,{score},1,\n")
+        with pytest.raises(UserError, match=f"an mIoU of {score} percent"):
+            TrainingTable(tmp_path / "t.csv")
 
     def test_another_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "trainings.csv").write_text("a,b\n1,2\n")
@@ -211,7 +218,8 @@ def test_the_verb_reports_what_has_accrued(tmp_path: Path, capsys: pytest.Captur
     steps = finish(tmp_path / "run", config, CountingExecutor(config))
     study = study_of(steps, (), 50, 2, ["scratch-4", "inherit-4"], 1)
     assert {task.seed for task in study.tasks()} == {0, FULL_SEED, FULL_SEED + 1}
-    filled(tmp_path / "out" / "trainings.csv", study, lambda task: -true_score(task) if task.parent else true_score(task))
+    filled(tmp_path / "out" / "trainings.csv", study, lambda task: 50 - true_score(task) if task.parent else true_score(task))
+    open_table(tmp_path / "out", base_config(config))
     arguments = ["validate-proxy", str(tmp_path / "run"), "--full", "50", "--settings", "scratch-4,inherit-4", "--seeds", "1"]
     assert run([*arguments, "--out", str(tmp_path / "out"), "--report-only", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -225,6 +233,18 @@ def test_the_verb_reports_what_has_accrued(tmp_path: Path, capsys: pytest.Captur
     told = json.loads((tmp_path / "out" / "summary.json").read_text(), parse_constant=pytest.fail)
     assert told["chosen"] is None and told["judged_on"] == [1, 2]
     assert all(row["seed_noise"] is None for row in told["rows"])  # one seed does not tell
+    for options, why in (
+        (["--choose-on", "3"], "--choose-on names step 3, which is not studied"),
+        (["--set", "optimizer=adamw"], "holds trainings of another kind (optimizer: 'sgd', not 'adamw')"),
+        (["--settings", "scratch-9"], "has nothing to report: no step has all its candidates trained fully and by one of the settings"),
+        (["--settings", "scratch-9@9"], "a rung lies before the end"),
+        (["--out", str(tmp_path / "empty")], "holds no trainings to report"),
+    ):
+        assert run([*arguments, "--out", str(tmp_path / "out"), "--report-only", *options]) == 2
+        assert why in capsys.readouterr().err
+    with alone_in(tmp_path / "out"):
+        assert run([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert "is in use by another process" in capsys.readouterr().err
 
 
 def test_a_whole_study_on_a_tiny_run(tmp_path: Path) -> None:
@@ -235,3 +255,32 @@ def test_a_whole_study_on_a_tiny_run(tmp_path: Path) -> None:
     table = run_study(study, base_config(config, parallel=1), tmp_path / "out", Observer())
     assert set(study.tasks()) == set(table.rows)
     assert {row["step"] for row in report_rows(study, table)} == {"1", "all"}
+
+
+def test_a_study_trains_at_the_rate_of_a_full_training() -> None:
+    config = tiny_config(1, proxy=proxy_recipe())
+    assert base_config(config).proxy.learning_rate == GAINED["learning_rate"]
+    assert base_config(config, ["learning_rate=0.5"]).proxy.learning_rate == 0.5
+    assert config_for(Setting.parse("identity-rate2-200"), base_config(config)).proxy == config.proxy, (
+        "the default proxy is among the settings"
+    )
+
+
+@pytest.mark.parametrize("kind", ["inherit-2", "inherit-rate2-2", "inherit-small2-2"])
+def test_what_inherits_starts_from_its_own_parent_whatever_else_is_trained(kind: str, steps: list[Step], tmp_path: Path) -> None:
+    config = base_config(tiny_config(1))
+    parent = str(steps[0].chosen.architecture)
+    child = Task(architecture=str(steps[1].trials[0].candidate.architecture), setting=kind, seed=0, parent=parent)
+    found = []
+    for others in ((), ("identity-2", "scratch-rate4-2", "scratch-small2-2")):
+        origin = parent_setting(Setting.parse(kind))
+        tasks = [Task(architecture=parent, setting=name, seed=0) for name in dict.fromkeys((origin, *others))]
+        out, pool = tmp_path / str(len(others)), Pool(1)
+        table = open_table(out, config)
+        try:
+            train_tasks(table, [*tasks, child], config, pool, Observer(), keep=out / "weights")
+        finally:
+            pool.close()
+        found.append(table.rows[child].miou_percent)
+        assert [path.name for path in (out / "weights").iterdir()] == [f"{parent}_{origin}_seed0.safetensors"]
+    assert found[0] is not None and found[0] == found[1]

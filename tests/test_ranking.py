@@ -50,7 +50,9 @@ def test_gains_are_over_the_control_of_the_same_seed() -> None:
 
 
 def test_the_seed_spread_is_pooled_over_candidates() -> None:
-    assert seed_spread(step([[1.0, 3.0], [5.0, 5.0], [0.0, 4.0]], [[1.0]] * 3)) == pytest.approx(math.sqrt((2 + 0 + 8) / 3))
+    rows = [[1.0, 3.0], [5.0, 5.0], [0.0, 4.0]]  # two points are shared by all; -0, 2 and -2 are their own
+    assert seed_spread(step(rows, [[1.0]] * 3)) == pytest.approx(math.sqrt((0 + 2 + 2) / 2))
+    assert seed_spread(step([[one, two + 7] for one, two in rows], [[1.0]] * 3)) == pytest.approx(math.sqrt(2))
     assert math.isnan(seed_spread(step(RISING, RISING)))
 
 
@@ -87,3 +89,10 @@ def test_seed_noise_is_what_is_left_of_the_spread_once_what_all_share_is_taken_o
 def test_scores_that_are_all_alike_have_no_rank_and_no_interval() -> None:
     found = ranking(step([[1.0]] * 4, [[2.0]] * 4))
     assert math.isnan(found.kendall.value) and math.isnan(found.kendall.low) and found.regret.value == 0
+
+
+def test_steps_with_more_seeds_than_others_are_ranked_by_those_all_have() -> None:
+    two_seeds = step(RISING, [[1.0, 9.0], [2.0, 7.0], [3.0, 8.0], [5.0, 6.0]])
+    one_seed = step(RISING, [[4.0], [3.0], [6.0], [7.0]])
+    first = step(RISING, [[1.0], [2.0], [3.0], [5.0]])
+    assert overall_spearman([two_seeds, one_seed]) == overall_spearman([first, one_seed])

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import random
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ from search.pareto import front
 from search.problem import Budgeted, OutOfBudget, Seen, Surrogate, features
 from search.proxy import TrainJob
 from search.rivals import replay, summary
-from search.rivals_live import Chain, against, chain_of, front_of
+from search.rivals_live import Chain, against, busy_seconds, chain_of, front_of
 from search.samplers import SAMPLERS, Greedy, candidates, contractions, random_network, scaled, units_at
 from search.space import OPERATIONS, Bounds, expansion
 from search.training_table import Row, Setting, TrainingTable
@@ -275,8 +276,12 @@ class TestTheBench:
 
     def test_searches_are_replayed_on_it(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         arguments = f"rival --sampler greedy,random --bench {folder} --short scratch-2 --seeds 3".split()
-        assert run([*arguments, "--hours", "0.0001", "--out", str(tmp_path)]) == 0
-        assert "greedy" in capsys.readouterr().out
+        assert run([*arguments, "--hours", "0.0001", "--latency-seconds", "0", "--out", str(tmp_path)]) == 0
+        shown = capsys.readouterr().out
+        assert "greedy" in shown and "no search found a network that counts" in shown  # trained for two iterations
+        for hours in ("0", "inf"):
+            assert run([*arguments, "--hours", hours, "--out", str(tmp_path)]) == 2
+            assert "--hours must be above 0 and finite" in capsys.readouterr().err
         frame = pd.read_csv(tmp_path / "summary.csv")
         assert set(frame["sampler"]) == {"greedy", "random"} and (frame["seeds"] == 3).all()
         assert (tmp_path / "curves.png").stat().st_size > 5000
@@ -415,3 +420,30 @@ def test_replays_are_the_same_for_the_same_seeds() -> None:
     fronts = pd.DataFrame(rows[0][1])
     assert len(fronts) == 2 * 24 and (fronts["low"] <= fronts["miou_percent"]).all() and (fronts["miou_percent"] <= fronts["high"]).all()
     assert all(front["miou_percent"].is_monotonic_increasing for _, front in fronts.groupby("sampler"))
+
+
+def test_a_replay_pays_for_latencies() -> None:
+    rng = random.Random(3)
+    networks = list(dict.fromkeys(random_network(rng, N0, BOUNDS) for _ in range(30)))
+    fitted = Surrogate(
+        networks, np.array([[miou(a), miou(a) + 1] for a in networks]), [latency(a) for a in networks], [1.0] * len(networks)
+    )
+    free, dear = (fitted.problem(10.0, 0, latency_s=price) for price in (0.0, 2.0))
+    for problem in (free, dear):
+        problem.miou(networks[0])
+    assert dear.spent_s == pytest.approx(free.spent_s + 2.0)
+
+
+def at(minutes: float) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+
+
+def test_a_night_between_two_halves_of_a_run_is_no_work() -> None:
+    spent = busy_seconds([(at(0), at(0)), (at(1), at(3)), (at(2), at(20)), (at(620), at(621)), (at(625), at(625))])
+    assert [spent(at(minutes)) for minutes in (0, 3, 20, 620, 625)] == [0, 180, 1200, 1200, 1500]  # a training of 18 minutes is work
+
+
+def test_a_live_search_that_could_not_begin_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for sampler, data in (("tpe", f"camvid:{tmp_path / 'nowhere'}"), ("nope", "synthetic")):
+        assert run(["rival", "--sampler", sampler, "--live", data, "--out", str(tmp_path / "out")]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1 and not (tmp_path / "out").exists()

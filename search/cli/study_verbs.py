@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from search.training_table import TrainingTable
 
 SHORT = "identity-rate2-400"
-SETTINGS = "scratch-100,scratch-200,scratch-400,plain-400,inherit-100,inherit-200,scratch-small2-400"
+LATENCY_S = 2.0
+SETTINGS = "identity-rate2-100,identity-rate2-200,identity-rate2-400,identity-200,scratch-400,plain-400,inherit-200"
 
 
 def register(app: typer.Typer) -> None:
@@ -71,25 +72,27 @@ def validate_proxy(
 ) -> None:
     """Train the candidates of a run's steps fully and cheaply, and report how each cheap training ranks them."""
     from latency.environment import available_cores
-    from lpsnet.recipe import changed
     from search.proxy_study import base_config, run_study, study_of
     from search.run import Run
     from search.runner import replay
-    from search.training_table import TrainingTable
+    from search.training_table import open_table
 
     with Run.read(run) as opened:
         decided, config = replay(opened).steps, opened.config
     study = study_of(decided, parse_counts(steps, "--steps"), full, full_seeds, settings.split(","), seeds)
-    cores = threads or available_cores()
-    recipe = changed(config.proxy, changes or [])
-    base = base_config(config, data=data or config.data, precision=precision, parallel=parallel, threads=cores, proxy=recipe)
-    if report_only:
-        table = TrainingTable(out / "trainings.csv")
-    else:
-        with Live() as live:
-            table = run_study(study, base, out, live)
     first_half = tuple(step.number for step in study.steps[: -(-len(study.steps) // 2)])
     chooses = () if choose_on == "none" else parse_counts(choose_on, "--choose-on") or first_half
+    if strange := set(chooses) - {step.number for step in study.steps}:
+        raise UserError(f"--choose-on names step {min(strange)}, which is not studied; name some of --steps, or none")
+    cores = threads or available_cores()
+    base = base_config(config, changes or [], data=data or config.data, precision=precision, parallel=parallel, threads=cores)
+    if not report_only:
+        with Live() as live:
+            table = run_study(study, base, out, live)
+    elif (out / "trainings.csv").exists():
+        table = open_table(out, base)
+    else:
+        raise UserError(f"{out} holds no trainings to report; leave out --report-only to train, or name another folder with --out")
     _report(study, table, chooses, out, as_json)
 
 
@@ -102,8 +105,15 @@ def _report(study: ProxyStudy, table: TrainingTable, chooses: tuple[int, ...], o
     numbers = [step.number for step in study.steps]
     chosen = default_setting([row for row in rows if row["setting"] != study.full.name], races, chooses)
     told: dict[str, Any] = {"chosen": chosen, "chosen_on": list(chooses), "judged_on": [n for n in numbers if n not in chooses]}
+    failed = sum(row.miou_percent is None for row in table.rows.values())
+    if not rows:
+        raise UserError(
+            f"{out} has nothing to report: no step has all its candidates trained fully and by one of the settings "
+            f"({len(table.rows)} trainings, {failed} of them failed)"
+        )
     told |= {
         "trainings": len(table.rows),
+        "failed": failed,
         "full_iterations": study.full.iterations,
         "rows": _without_nan(rows),
         "races": _without_nan(races),
@@ -111,18 +121,20 @@ def _report(study: ProxyStudy, table: TrainingTable, chooses: tuple[int, ...], o
     told |= provenance()
     if races:
         write_rows(out / "races.csv", races)
-    if rows:
-        write_rows(out / "ranking.csv", rows)
-        write_json(out / "summary.json", told)
-        draw_rankings(rows, out / "ranking.png")
+    write_rows(out / "ranking.csv", rows)
+    write_json(out / "summary.json", told)
+    draw_rankings(rows, out / "ranking.png")
     if as_json:
         print(json.dumps(told))
         return
     shown = ("setting", "step", "candidates", "full_seeds", "seeds", "kendall", "spearman", "regret", "regret_sd", "seconds_a_training")
-    print_table(f"{len(table.rows)} trainings; full ones of {study.full.iterations} iterations", list(shown), _cells(rows, shown, 2))
+    lost = f", {failed} of them failed" if failed else ""
+    print_table(f"{len(table.rows)} trainings{lost}; full ones of {study.full.iterations} iterations", list(shown), _cells(rows, shown, 2))
     races_shown = ("setting", "step", "plays", "regret", "regret_sd", "share_of_full")
     if races:
         print_table("races: iterations as a share of training every candidate fully", list(races_shown), _cells(races, races_shown, 2))
+    if study.full_seeds < 2:
+        print("a regret in seed deviations, and a choice, need two full trainings of each candidate (--full-seeds 2)")
     none = "nothing ranks there by its interval and is within one seed deviation"
     print(f"chosen on steps {', '.join(map(str, chooses))}: {chosen or none}" if chooses else "nothing is chosen here, only judged")
 
@@ -136,7 +148,7 @@ def _cells(rows: list[dict[str, Any]], names: tuple[str, ...], digits: int) -> l
     """What a table shows of rows: texts and whole numbers as they are, other numbers rounded, "-" for none."""
 
     def cell(value: Any) -> Any:
-        if value is None:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
             return "-"
         return value if isinstance(value, str | int) else f"{value:.{digits}f}"
 
@@ -165,10 +177,13 @@ def bench_table(
     from latency.store import Store, default_store_path
     from search.bench import BenchPlan, agreement, make_bench
     from search.executor import current_environment
+    from search.proxy_study import base_config
     from search.run import provenance, write_json
     from search.training_table import Setting
 
-    config = _config(data, size, batch, threads, changes=changes, precision=precision, parallel=parallel, plan=timing_plan(seconds))
+    config = base_config(
+        _config(data, size, batch, threads, plan=timing_plan(seconds)), changes or [], precision=precision, parallel=parallel
+    )
     plan = BenchPlan(networks=networks, short=Setting.parse(short), seeds=seeds, long_networks=long_networks, long=Setting.parse(long))
     with Live() as live:
         table = make_bench(plan, config, Store(store or default_store_path()), out, live)
@@ -187,6 +202,9 @@ def rival(
     short: Annotated[str, typer.Option(help="The table's training that is the proxy.")] = SHORT,
     seeds: Annotated[int, typer.Option(help="Replays of each.", min=1)] = 100,
     hours: Annotated[float, typer.Option(help="Budget of each in hours of training, tuning included.", min=0.0)] = 1.0,
+    latency_seconds: Annotated[
+        float, typer.Option(help="What a replay pays for a latency; a measurement with its export takes about two seconds.", min=0.0)
+    ] = LATENCY_S,
     changes: Changes = None,
     live: Annotated[str, typer.Option(help="Search for real on this data set instead, NAME or NAME:PATH; one sampler.")] = "",
     held_against: Annotated[
@@ -206,6 +224,8 @@ def rival(
     from search.samplers import SAMPLERS
 
     names = list(SAMPLERS) if sampler == "all" else [name.strip() for name in sampler.split(",")]
+    if not 0 < hours < math.inf:
+        raise UserError(f"--hours must be above 0 and finite, got {hours:g}")
     if held_against and not live:
         raise UserError(f"--against {held_against} goes with --live: a replay on the benchmark is held against no run")
     if live:
@@ -218,34 +238,44 @@ def rival(
             config = _config(live, "", batch, 0, iterations=iterations, seed=seed, changes=changes, precision=precision)
         _rival_live(names, config, chain, 3600 * hours, fresh_seeds, store, out, as_json)
         return
-    _rival_replayed(names, bench, short, seeds, hours, out, as_json)
+    _rival_replayed(names, bench, short, seeds, hours, latency_seconds, out, as_json)
 
 
-def _rival_replayed(names: list[str], bench: Path, short: str, seeds: int, hours: float, out: Path, as_json: bool) -> None:
+def _rival_replayed(names: list[str], bench: Path, short: str, seeds: int, hours: float, price: float, out: Path, as_json: bool) -> None:
     """Each search over many seeds on a surrogate of the tabular benchmark."""
     from search.bench import surrogate
-    from search.rivals import draw_rivals, replay, summary
+    from search.rivals import WORST_PERCENT, draw_rivals, replay, summary
     from search.run import provenance, write_json
     from search.training_table import Setting
 
     model = surrogate(bench, Setting.parse(short).name)
     with Live() as bar:
-        rows, fronts = replay(model, names, seeds, 3600 * hours, bar)
+        rows, fronts = replay(model, names, seeds, 3600 * hours, bar, latency_s=price)
     found = summary(rows)
     write_rows(out / "curves.csv", rows)
     write_rows(out / "fronts.csv", fronts)
     write_rows(out / "summary.csv", found)
     write_json(
         out / "summary.json",
-        {"bench": str(bench), "surrogate": model.quality(), "seeds": seeds, "hours": hours, "samplers": found, **provenance()},
+        {
+            "bench": str(bench),
+            "surrogate": model.quality(),
+            "seeds": seeds,
+            "hours": hours,
+            "latency_seconds": price,
+            "samplers": _without_nan(found),
+            **provenance(),
+        },
     )
     draw_rivals(rows, fronts, out / "curves.png")
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(_without_nan(found)))
         return
+    if not any(row["hypervolume"] for row in rows):
+        print(f"no search found a network that counts, with an mIoU above {WORST_PERCENT:g} %: --hours gives more time")
     shown = ("sampler", "hypervolume", "low", "high", "greedy_ahead", "greedy_ahead_low", "greedy_ahead_high")
     for moment in sorted({row["spent_s"] for row in found}):
-        title = f"hypervolume after {moment:.0f} seconds of training, 95 % intervals over {seeds} seeds"
+        title = f"hypervolume after {moment:.0f} seconds, 95 % intervals over {seeds} seeds"
         print_table(title, list(shown), _cells([row for row in found if row["spent_s"] == moment], shown, 3))
 
 
