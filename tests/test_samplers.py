@@ -377,6 +377,9 @@ def test_a_live_search_is_held_against_a_run(tmp_path: Path, monkeypatch: pytest
     assert "held against the chain" in capsys.readouterr().out
     assert run(["rival", "--against", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
     assert "goes with --live" in capsys.readouterr().err
+    for option in (["--hours", "2"], ["--set", "learning_rate=1"], ["--batch", "2"]):
+        assert run([*arguments, *option]) == 2
+        assert f"{option[0]} does not go with --against" in capsys.readouterr().err
     with pytest.raises(UserError, match="the run searched on camvid, so a live search on synthetic does not compare"):
         chain.config_on("synthetic", 0)
     held = pd.read_csv(tmp_path / "out" / "live_tpe_0_against.csv")

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 SHORT = "identity-rate2-400"
 LATENCY_S = 2.0
+OPTION_NAMES = {"changes": "set"}
+"""Parameters of verbs that are not called as their option is."""
 SETTINGS = "identity-rate2-100,identity-rate2-200,identity-rate2-400,identity-200,scratch-400,plain-400,inherit-200"
 
 
@@ -196,6 +198,7 @@ def bench_table(
 
 
 def rival(
+    context: typer.Context,
     sampler: Annotated[str, typer.Option(help="Searches by name, comma-separated; all for every one.")] = "all",
     bench: Annotated[Path, typer.Option(help="Folder of bench-table, on which they are replayed.")] = Path("results/bench"),
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/rivals"),
@@ -228,6 +231,8 @@ def rival(
         raise UserError(f"--hours must be above 0 and finite, got {hours:g}")
     if held_against and not live:
         raise UserError(f"--against {held_against} goes with --live: a replay on the benchmark is held against no run")
+    if held_against:
+        _refuse_given(context, ("hours", "iterations", "batch", "changes", "precision"), held_against)
     if live:
         from search.rivals_live import chain_of
 
@@ -239,6 +244,14 @@ def rival(
         _rival_live(names, config, chain, 3600 * hours, fresh_seeds, store, out, as_json)
         return
     _rival_replayed(names, bench, short, seeds, hours, latency_seconds, out, as_json)
+
+
+def _refuse_given(context: typer.Context, names: tuple[str, ...], run: Path) -> None:
+    """A live search that is held against a run is as long and under the same configuration: other wishes are refused."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UserError(f"--{OPTION_NAMES.get(name, name)} does not go with --against: {run} says how long, and with which recipe")
 
 
 def _rival_replayed(names: list[str], bench: Path, short: str, seeds: int, hours: float, price: float, out: Path, as_json: bool) -> None:
