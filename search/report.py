@@ -145,7 +145,7 @@ def write_trajectory(path: Path, run: Run, steps: list[Step]) -> None:
     """The search as a picture (the paper's Fig. 7): every candidate, the chain, and the dimension taken at each step."""
     figure = new_figure(8, 5)
     axes: Axes = figure.add_subplot()
-    _draw_candidates(axes, steps)
+    _draw_candidates(axes, steps, run.config.proxy.iterations)
     chain = [step.chosen for step in steps]
     axes.plot([m.latency_ms for m in chain], [m.miou_percent for m in chain], color="#222222", linewidth=1.2, zorder=2)
     for step in steps:
@@ -170,12 +170,19 @@ def write_trajectory(path: Path, run: Run, steps: list[Step]) -> None:
     replace_file(path, png(figure))
 
 
-def _draw_candidates(axes: Axes, steps: list[Step]) -> None:
+def _draw_candidates(axes: Axes, steps: list[Step], iterations: int) -> None:
+    """Those not taken; crosses for what left a race on its way, whose score lies low for want of training."""
+    left_early = False
     for step in steps:
         for trial in step.trials:
             if isinstance(trial.outcome, Failure) or trial.candidate.architecture == step.chosen.architecture:
                 continue
-            axes.scatter(trial.candidate.latency_ms, trial.outcome, s=14, color=COLOURS[dimension_of(trial)], alpha=0.35, zorder=1)
+            short = trial.gain is not None and trial.gain.iterations < iterations
+            style = {"marker": "x" if short else "o", "color": COLOURS[dimension_of(trial)], "alpha": 0.35}
+            axes.scatter(trial.candidate.latency_ms, trial.outcome, s=14, zorder=1, **style)  # type: ignore[arg-type]
+            left_early |= short
+    if left_early:
+        axes.scatter([], [], s=14, color="#bbbbbb", marker="x", label="left a race, trained less")
 
 
 def dimension_of(trial: Trial) -> str:

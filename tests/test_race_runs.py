@@ -16,6 +16,8 @@ from search.config import RacePlan
 from search.observer import Observer
 from search.pool import train_here
 from search.proxy import Proxy, TrainJob
+from search.report import write_trajectory
+from search.run import Run
 from tests.test_runner import CountingExecutor, finish, go, start
 from tests.tiny import few_frames, tiny_config
 
@@ -33,6 +35,19 @@ class TestRaces:
         again = finish(tmp_path / "run", config, second)
         assert again == steps and not second.jobs
         assert all(trial.gain and trial.gain.seeds == 2 for step in steps[1:] for trial in step.trials)
+
+    @pytest.mark.parametrize("rungs", [(), (1,)])
+    def test_what_left_a_race_on_its_way_is_drawn_apart(
+        self, rungs: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config, figures = tiny_config(1, race=RacePlan(rungs=rungs, seeds=1, seed_noise_percent=0.001)), []
+        steps = finish(tmp_path / "run", config, CountingExecutor(config))
+        left = [t for t in steps[1].trials if t.gain is not None and t.gain.iterations < config.proxy.iterations]
+        monkeypatch.setattr("search.report.png", lambda figure: figures.append(figure) or b"")
+        with Run.read(tmp_path / "run") as run:
+            write_trajectory(tmp_path / "t.png", run, steps)
+        labels = [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()]
+        assert bool(left) == bool(rungs) == ("left a race, trained less" in labels)
 
     def test_the_control_of_a_training_from_scratch_is_the_parents_own(self, tmp_path: Path) -> None:
         config = tiny_config(1, race=dataclasses.replace(self.PLAN, rungs=()))
