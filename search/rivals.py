@@ -9,7 +9,7 @@ import dataclasses
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from search.interval import mean_interval
 from search.observer import Observer
 from search.problem import Seen, Surrogate
 from search.samplers import SAMPLERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 POINTS = 40
 """Moments at which a search's hypervolume is told."""
@@ -133,12 +136,17 @@ def draw_rivals(rows: Sequence[dict[str, Any]], fronts: Sequence[dict[str, Any]]
         right.fill_between(times, mean - error, mean + error, color=color, alpha=0.15)
     latency_axis(left)
     left.set_ylabel("best expected mIoU up to there, percent")
-    right.set_xlabel("seconds spent on training and measuring")
-    right.set_ylabel("hypervolume (points of mIoU times log latency)")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    right.legend(fontsize=8)
+    left.grid(alpha=0.3)
+    hypervolume_axes(right)
     figure.savefig(path)
+
+
+def hypervolume_axes(axes: Axes) -> None:
+    """Name the axes of hypervolume over spent seconds, with a grid and a legend."""
+    axes.set_xlabel("seconds spent on training and measuring")
+    axes.set_ylabel("hypervolume (points of mIoU times log latency)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
 
 
 def _without_luck(one: Seen, surrogate: Surrogate) -> Seen:

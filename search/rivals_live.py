@@ -33,7 +33,7 @@ from search.observer import Observer
 from search.pareto import front, hypervolume
 from search.problem import Budgeted, Seen
 from search.proxy import Proxy, TrainJob
-from search.rivals import WORST_PERCENT, check_samplers
+from search.rivals import WORST_PERCENT, check_samplers, hypervolume_axes
 from search.run import Run, read_json
 from search.runner import replay
 from search.samplers import SAMPLERS
@@ -260,9 +260,7 @@ def draw_live(chain: Chain, name: str, found: Sequence[Seen], fresh: Mapping[Arc
         curves.plot(times, covered(seen, times, chain.slowest_ms * (1 + 1e-9), WORST_PERCENT), color=color, label=who)
     latency_axis(fronts)
     fronts.set_ylabel("mIoU in percent")
-    curves.set_xlabel("seconds spent on measuring and training")
-    curves.set_ylabel("hypervolume (points of mIoU times log latency)")
-    for axes in (fronts, curves):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    fronts.grid(alpha=0.3)
+    fronts.legend(fontsize=8)
+    hypervolume_axes(curves)
     figure.savefig(path)

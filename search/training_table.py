@@ -190,9 +190,8 @@ def open_table(folder: Path, base: SearchConfig, more: Mapping[str, Any] | None 
     path = folder / "recipe.json"
     make_folder(folder)
     try:
-        begun = path.exists() and any(
-            other not in (path, folder / LOCK) for other in folder.iterdir()
-        )  # else a start that failed has left it
+        others = set(folder.iterdir()) - {path, folder / LOCK}
+        begun = path.exists() and bool(others)  # else a start that failed has left it
         found = dict(parse_json(path.read_text())) if begun else None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}; name another folder with --out") from error
@@ -270,10 +269,10 @@ def _train_setting(
     for ended in pool.run(config_for(setting, base), list(jobs), begin, wait):
         if keep is not None and jobs[ended.job] in origins:
             _keep_weights(ended, jobs[ended.job], keep, base)
-        if ended.job.state is not None and not setting.rung:
-            ended.job.state.unlink(missing_ok=True)
         if jobs[ended.job] not in table.rows:  # else its weights alone were wanted again
             table.add(_ended_row(jobs[ended.job], ended))
+        if ended.job.state is not None and not setting.rung:  # its row is written: a kill before loses nothing
+            ended.job.state.unlink(missing_ok=True)
         yield ended
 
 

@@ -101,11 +101,8 @@ def stores(folder: Path) -> Attempt:
 
     path, fresh = folder / "latency.sqlite", folder / "fresh.sqlite"
     store = Store(fresh)
-    store.add(
-        dataclasses.replace(
-            measurement(), found={"state": {"other_cores": 0.1, "slowness": 1.1}, "parts_ms": {"enqueue": 0.1}, "second_ms": [1.0] * 9}
-        )
-    )
+    found = {"state": {"other_cores": 0.1, "slowness": 1.1}, "parts_ms": {"enqueue": 0.1}, "second_ms": [1.0] * 9}
+    store.add(dataclasses.replace(measurement(), found=found))
     store.add_failure("other", measurement().conditions, measurement().environment, "", "no reason")
     store.close()
     data = fresh.read_bytes()
