@@ -37,24 +37,24 @@ class Pace:
     def __init__(self, threads: int) -> None:
         import onnxruntime
 
+        self.least_ms = math.inf
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads would take the cores of what is timed next
         self._session = onnxruntime.InferenceSession(_graph(), options, providers=["CPUExecutionProvider"])
         self._image = {"image": np.ones((1, _CHANNELS, _HEIGHT, _WIDTH), np.float32)}
-        self._least_ms = math.inf
 
     def slowness(self) -> float:
-        """What the graph takes now over the least it took so far in this process: at least 1."""
+        """What the graph takes now over the least it took so far: at least 1."""
         taken = []
         for _ in range(_WARM + _RUNS):
             start = time.perf_counter()
             self._session.run(None, self._image)
             taken.append((time.perf_counter() - start) * 1e3)
         now = statistics.median(taken[_WARM:])
-        self._least_ms = min(self._least_ms, now)
-        return now / self._least_ms
+        self.least_ms = min(self.least_ms, now)
+        return now / self.least_ms
 
 
 @cache
@@ -62,9 +62,21 @@ def _pace(threads: int) -> Pace:
     return Pace(threads)
 
 
-def slowness(threads: int) -> float:
-    """That of this process now, see `Pace.slowness`."""
-    return _pace(threads).slowness()
+def slowness(threads: int, least_ms: float = math.inf) -> float:
+    """That of this process now, see `Pace.slowness`.
+
+    Args:
+        threads: of the small graph.
+        least_ms: what another process found the graph to take at least; this one would know no better at its start.
+    """
+    pace = _pace(threads)
+    pace.least_ms = min(pace.least_ms, least_ms)
+    return pace.slowness()
+
+
+def least_ms(threads: int) -> float:
+    """The least the small graph took so far in this process, milliseconds, or in another one that told; infinite before the first time."""
+    return _pace(threads).least_ms
 
 
 class Patience:

@@ -10,14 +10,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from latency.backends import usable_backend
 from latency.measure import failures_of, is_paced
 from latency.measurement import Conditions
 from latency.memory import Growth
-from latency.pace import slowness
+from latency.pace import least_ms, slowness
 from latency.protocols import MeasurementFailed
 from latency.state import machine_state
 from latency.timing import paced, timed_run, warm_up
@@ -32,7 +32,7 @@ RUNS_TO_WARM = 10
 """A network is warmed up where so many runs fit the time of its turn; of a slower one the run before the samples will do."""
 
 MAX_SPREAD = 0.10
-"""Range of the medians of a network's turns over their median above which its latency is called unstable."""
+"""How far a network's second fastest turn may be from its fastest, as a share of it, before its latency is called unstable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,8 @@ def _samples(session: Session, conditions: Conditions) -> tuple[tuple[float, ...
     """At least one sample; of those that a CPU allows, only what was taken while it was as fast as it can be."""
     if is_paced(conditions):
         timing = paced(session, conditions.plan, partial(slowness, conditions.threads), wanted=1)
-        return timing.samples_ms, {"slowness": timing.slowness, "slow_samples": len(timing.left_out_ms)}
+        pace = {"pace_ms": least_ms(conditions.threads)}
+        return timing.samples_ms, {"slowness": timing.slowness, "slow_samples": len(timing.left_out_ms), **pace}
     samples, start = [timed_run(session)], time.perf_counter()
     while time.perf_counter() - start < conditions.plan.min_s:
         samples.append(timed_run(session))
@@ -117,36 +118,31 @@ def _check(output: np.ndarray, expected: np.ndarray | None, precision: str) -> N
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """The turns of one network under the same conditions, one a round."""
+    """The turns of one network under the same conditions, one a round. What disturbs a turn adds time, so that the fastest counts."""
 
     turns: tuple[Sequence[float], ...]
     """Samples of each turn, milliseconds."""
 
     @property
     def latency_ms(self) -> float:
-        """Median over the turns of their medians."""
-        return statistics.median(self._medians)
-
-    @property
-    def low_ms(self) -> float:
         """Smallest median of a turn."""
-        return min(self._medians)
+        return self._medians[0]
 
     @property
-    def high_ms(self) -> float:
+    def slowest_ms(self) -> float:
         """Largest."""
-        return max(self._medians)
+        return self._medians[-1]
 
     @property
     def stable(self) -> bool:
-        """Whether the turns agree."""
-        return self.high_ms - self.low_ms <= MAX_SPREAD * self.latency_ms
+        """Whether a second turn comes near the fastest; a single one has none."""
+        return len(self.turns) > 1 and self._medians[1] - self.latency_ms <= MAX_SPREAD * self.latency_ms
 
     @property
     def samples(self) -> int:
         """How many there are."""
         return sum(map(len, self.turns))
 
-    @property
+    @cached_property
     def _medians(self) -> list[float]:
-        return [statistics.median(samples) for samples in self.turns]
+        return sorted(statistics.median(samples) for samples in self.turns)

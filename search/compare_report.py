@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latency.files import replace_file
-from latency.rounds import Rounds
+from latency.rounds import MAX_SPREAD, Rounds
 from lpsnet.baselines import BASELINES
 from lpsnet.errors import UserError
 from lpsnet.zoo import complexity_of, paper_of
@@ -53,7 +53,7 @@ def _row(found: Found, plan: ComparePlan) -> dict[str, Any]:
     return {
         "network": entry.label,
         "kind": entry.kind,
-        "paper": "{} ({})".format(*paper_of(entry.network)) if entry.network else "",
+        "paper": _paper(entry.network) if entry.network else "",
         "architecture": entry.network,
         "classes": entry.classes or None,
         "input": extent(entry.size),
@@ -62,8 +62,7 @@ def _row(found: Found, plan: ComparePlan) -> dict[str, Any]:
         **_published(entry),
         "boundary": AS_GIVEN if entry.kind == GRAPH else plan.boundary,
         **{_column(name): turns[name].latency_ms if name in turns else None for name in (*columns, AS_GIVEN)},
-        "low_ms": ranked.low_ms if ranked else None,
-        "high_ms": ranked.high_ms if ranked else None,
+        "slowest_turn_ms": ranked.slowest_ms if ranked else None,
         "stable": ranked.stable if ranked else None,
         "rounds": len(ranked.turns) if ranked else 0,
         "samples": ranked.samples if ranked else 0,
@@ -85,6 +84,11 @@ def _cost(entry: Entry) -> tuple[int | None, int | None]:
     except ValueError:  # an image too small for the network, which its failure says
         return None, None
     return cost.parameters, cost.macs
+
+
+def _paper(network: str) -> str:
+    title, number = paper_of(network)
+    return f"{title} ({number})" if number else title
 
 
 def _published(entry: Entry) -> dict[str, Any]:
@@ -118,7 +122,7 @@ def table(rows: list[dict[str, Any]], plan: ComparePlan) -> tuple[list[str], lis
     ends = list(dict.fromkeys(("scores", "labels", plan.boundary)))
     graphs = any(row["kind"] == GRAPH for row in rows)
     columns = ["network", "parameters", "G MACs", "paper's own count", *(f"ms to {end}" for end in ends)]
-    columns += ["ms as given"] * graphs + ["range over turns", "MiB", "mIoU %", ""]
+    columns += ["ms as given"] * graphs + ["slowest turn", "MiB", "mIoU %", ""]
     ranked = _column(plan.boundary)
     ordered = sorted(rows, key=lambda row: (row[ranked] is None, row[ranked] or 0.0))
     return columns, [_cells(row, [*ends, *([AS_GIVEN] if graphs else [])], plan) for row in ordered]
@@ -137,7 +141,7 @@ def _cells(row: dict[str, Any], ends: list[str], plan: ComparePlan) -> list[str]
         shown(row["macs_giga"], ".3f"),
         own,
         *(shown(row[_column(end)], ".2f") for end in ends),
-        "-" if row["low_ms"] is None else f"{row['low_ms']:.2f} to {row['high_ms']:.2f}",
+        shown(row["slowest_turn_ms"], ".2f"),
         shown(row["memory_mib"], ".0f"),
         shown(row["miou_percent"], ".2f"),
         "; ".join([*notes, *([row["failure"]] if row["failure"] else [])]),
@@ -154,8 +158,9 @@ def _markdown(rows: list[dict[str, Any]], plan: ComparePlan, told: dict[str, Any
         f"# {len(rows)} networks at {extent(at.shape[2:])}, {at.backend} on {device}",
         "",
         f"Batch 1, {at.precision}, {at.threads} threads, batch normalisation folded, input in the device's memory. Every network had a "
-        f"turn in each of {plan.rounds} rounds; a latency is the median over its turns. `scores` are at each network's own scale, "
-        f"`labels` are classes at the size of the image; rows are sorted by {plan.boundary}, whose range over the turns is shown.",
+        f"turn in each of {plan.rounds} rounds, and more where no second turn came within {MAX_SPREAD:.0%} of the fastest, which counts; "
+        f"where none did in {2 * plan.rounds} turns a latency is called unstable. `scores` are at each network's own scale, "
+        f"`labels` are classes at the size of the image; rows are sorted by {plan.boundary}, whose slowest turn is shown, too.",
         "",
         *markdown_table(columns, cells),
         "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,11 @@ from typing import Any
 from latency.backends import usable_backend
 from latency.environment import environment
 from latency.lock import device_lock
+from latency.measure import is_paced
 from latency.measurement import Conditions, Environment
+from latency.pace import Patience, slowness
 from latency.protocols import MeasurementFailed, is_out_of_memory
+from latency.rounds import Rounds
 from latency.worker import Worker, WorkerLost
 from lpsnet.checkpoint import read_metadata
 from lpsnet.data import DataSpec, native_size
@@ -46,7 +50,7 @@ class ComparePlan:
         entries: what is compared.
         conditions: of every network but for shape and boundary.
         boundary: where they are ranked; latencies to the scores and to the labels are measured in any case.
-        rounds: turns of each network at each boundary.
+        rounds: turns of each network at each boundary; up to as many more where they do not agree.
         limit_s: seconds that preparing, or a turn, may take in a process of its own; 0 for this process and no limit.
         data: data set the networks are scored on; empty for the scores that checkpoints hold.
         recipe: how networks without weights are trained on the data; None for not at all.
@@ -147,37 +151,48 @@ class _Comparison:
         self._environment: Environment = environment(usable_backend(at.backend, at.device), at.device)
         self.found = {entry.subject: Found(entry=entry) for entry in plan.entries}
         self._workers: Worker | _Here | None = None
+        self._patience, self._least_ms = Patience(), math.inf
 
     # Latency
 
     def measure(self, on_part: Callable[[list[Found]], None]) -> None:
-        """Give every entry its turns."""
-        entries = self._plan.entries
-        total = len(entries) * (1 + self._plan.rounds)
+        """Give every entry its turns, and as many more while they do not agree."""
+        entries, rounds = self._plan.entries, self._plan.rounds
+        done, total = 0, len(entries) * (1 + rounds)
         try:
-            for number, entry in enumerate(entries):
-                self._observer.work("latencies", number, total, f"preparing {entry.label}")
-                self._prepare(entry)
-            for round_number in range(self._plan.rounds):
+            for entry in entries:
+                self._observer.work("latencies", done, total, f"preparing {entry.label}")
+                self._prepare(entry, range(rounds))
+                done += 1
+            for number in range(2 * rounds):
+                again = [entry for entry in entries if number < rounds or self._disagrees(entry)]
+                total += len(again) if number >= rounds else 0
                 # Whoever comes after a large network might always lose; so the order is turned around.
-                order = entries if round_number % 2 == 0 else entries[::-1]
-                for number, entry in enumerate(order):
-                    done = len(entries) * (1 + round_number) + number
-                    self._observer.work("latencies", done, total, f"round {round_number + 1} of {self._plan.rounds}: {entry.label}")
-                    self._turns(entry, round_number)
+                for entry in again if number % 2 == 0 else again[::-1]:
+                    self._observer.work("latencies", done, total, f"round {number + 1}: {entry.label}")
+                    self._prepare(entry, range(number, number + 1))
+                    self._turns(entry, number)
+                    done += 1
                 on_part(list(self.found.values()))
             self._observer.work("latencies", total, total)
         finally:
             self._close()
-        if not any(self._missing(entry, r) for entry in entries for r in range(self._plan.rounds)):
+        if not any(self._missing(entry, number) for entry in entries for number in range(rounds)):
             shutil.rmtree(self._out / GRAPHS, ignore_errors=True)
 
-    def _prepare(self, entry: Entry) -> None:
-        """Export what turns are still to come of."""
+    def _disagrees(self, entry: Entry) -> bool:
+        """Whether an entry's turns so far do not agree; a quick look, which samples for no time, does not mind."""
+        turns = self.found[entry.subject].turns.values()
+        return self._plan.conditions.plan.min_s > 0 and not all(Rounds(turns=tuple(taken)).stable for taken in turns)
+
+    def _prepare(self, entry: Entry, rounds: range) -> None:
+        """Export what turns of these rounds are still to come of."""
+        if "build" in self.found[entry.subject].failures:
+            return
         key = self._key("prepare", entry, self._plan.ends(entry)[0])
         if known := self._record.find(key):
             self._fail(entry, "build", known["failure"])
-        missing = dict.fromkeys(end for number in range(self._plan.rounds) for end in self._missing(entry, number))
+        missing = dict.fromkeys(end for number in rounds for end in self._missing(entry, number))
         wanted = {self._stem(entry, end): end for end in missing if not compare_worker.files_of(self._stem(entry, end)).expected.exists()}
         if entry.kind == GRAPH or not wanted:
             return
@@ -202,13 +217,14 @@ class _Comparison:
                 self._fail(entry, end.boundary, fact["failure"])
                 continue
             found.turns.setdefault(end.boundary, []).append(fact["samples_ms"])
+            self._least_ms = min(self._least_ms, fact["found"]["state"].get("pace_ms", math.inf))
             found.output[end.boundary] = fact["output"]
             if fact["memory_bytes"] is not None:
                 found.memory_bytes = fact["memory_bytes"]
 
     def _taken(self, key: dict[str, Any], entry: Entry, end: Conditions, with_memory: bool) -> dict[str, Any]:
         """A turn, kept; or its failure, kept where it would fail again."""
-        turn = self._attempt(key, compare_worker.turn, entry, end, self._stem(entry, end), with_memory)
+        turn = self._attempt(key, compare_worker.turn, entry, end, self._stem(entry, end), with_memory, paced=is_paced(end))
         if isinstance(turn, str):
             return {"failure": turn}
         shape = "x".join(map(str, turn.found["output_shape"]))
@@ -216,11 +232,15 @@ class _Comparison:
         self._record.add(key, fact)
         return fact
 
-    def _attempt(self, key: dict[str, Any], function: Callable[..., Any], *arguments: Any) -> Any:
+    def _attempt(self, key: dict[str, Any], function: Callable[..., Any], *arguments: Any, paced: bool = False) -> Any:
         """What a call gives, or why it fails; a failure is kept unless it says as much of the moment as of the network."""
+        at = self._plan.conditions
         try:
-            with device_lock(self._plan.conditions.device, alone=True):
-                return self._worker().call(function, *arguments)
+            with device_lock(at.device, alone=True):
+                worker = self._worker()
+                if paced:
+                    self._patience.settle(lambda: worker.call(slowness, at.threads, self._least_ms), at.threads)
+                return worker.call(function, *arguments)
         except OSError as error:
             raise UserError(f"cannot write {self._out / GRAPHS}: {error}") from error
         except MeasurementFailed as failure:

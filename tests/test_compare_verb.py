@@ -80,7 +80,7 @@ def test_networks_of_every_kind_stand_in_one_table(compare: Compare, tmp_path: P
     for row in rows:
         assert row["failure"] == "" and row["rounds"] == 2 and row["samples"] == 2 and row["input"] == "64x96", row
     for row in rows[:4]:
-        assert row["latency_scores_ms"] > 0 and row["low_ms"] <= row["latency_labels_ms"] <= row["high_ms"] and row["boundary"] == "labels"
+        assert row["latency_scores_ms"] > 0 and row["latency_labels_ms"] <= row["slowest_turn_ms"] and row["boundary"] == "labels"
         assert row["output"] == "1x64x96 int64"
     assert by["N0"]["architecture"] == str(NAMED["N0"]) and by[SMALL]["paper"].endswith("(1902.07476)")
     counted = complexity_of(SMALL, 19, (64, 96))
@@ -112,7 +112,7 @@ def test_the_files_hold_what_is_printed_and_where_it_comes_from(
     assert "one a multiply-add" in text and "batch normalisation folded" in text and text.count("| N0 |") == 1
     assert (out / "compare.png").stat().st_size > 10_000
     assert run(["compare", "N0", WIDER, *QUICK, *TORCH, "--out", str(out)]) == 0
-    assert "range over turns" in capsys.readouterr().out
+    assert "slowest turn" in capsys.readouterr().out
 
 
 def test_what_is_known_is_not_measured_again_and_other_conditions_are(compare: Compare, tmp_path: Path) -> None:
