@@ -1,4 +1,4 @@
-"""Gathers the figures of the latency targets into `results/latency/targets.csv`, for the README: `python results/latency_targets.py`."""
+"""Gathers the figures of the latency targets into `results/latency/targets.csv`: `python results/latency_targets.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gathers the figures of the proxy's targets into `results/proxy/targets.csv`, for the README: `python results/proxy_targets.py RUN`.
+"""Gathers the figures of the proxy's targets into `results/proxy/targets.csv`, for docs/results.md: `python results/proxy_targets.py RUN`.
 
 RUN is the folder of the four-step search by the default proxy.
 """

@@ -16,7 +16,7 @@ from lpsnet.complexity import network_cost
 from lpsnet.errors import UserError
 from search.ablation import TABLES, Placed
 from search.ablation_run import Ablation
-from search.files import csv_text, made_by, markdown_table, new_figure, png
+from search.files import csv_text, made_by, markdown_table, name_points, new_figure, png
 from search.interval import mean_interval
 from search.run import provenance
 
@@ -244,16 +244,17 @@ def _picture(known: Ablation, rows: list[dict[str, Any]]) -> bytes:
     """mIoU over latency: ours with intervals, and the paper's beside it."""
     figure = new_figure(11, 4.6)
     left, right = figure.subplots(1, 2)
+    ours: list[tuple[float, float, str]] = []
     for row in rows:
         colour = "#d55e00" if row["fitted"] else "#0072b2"
         if row["latency_ms"] is not None and row["miou_percent"] is not None:
             at, mean = row["latency_ms"], row["miou_percent"]
             ends = None if row["miou_low"] is None else [[mean - row["miou_low"]], [row["miou_high"] - mean]]
             left.errorbar(at, mean, ends, fmt="o", markersize=5, capsize=2, color=colour)
-            left.annotate(f"{row['kind']} ({row['width']})", (at, mean), textcoords="offset points", xytext=(5, 4), fontsize=7)
-    for kind, told in TABLES[known.plan.table].paper.items():
-        right.plot(told.latency_ms, told.miou_percent, "o", markersize=5, color="#555555")
-        right.annotate(kind, (told.latency_ms, told.miou_percent), textcoords="offset points", xytext=(5, 4), fontsize=7)
+            ours.append((at, mean, f"{row['kind']} ({row['width']})"))
+    paper = [(told.latency_ms, told.miou_percent, kind) for kind, told in TABLES[known.plan.table].paper.items()]
+    for across, up, _ in paper:
+        right.plot(across, up, "o", markersize=5, color="#555555")
     at = known.plan.conditions
     most = max(row["seeds"] for row in rows)
     left.set_title(f"here ({'one seed' if most == 1 else f'{most} seeds, 95 % intervals'}; c in brackets)", fontsize=10)
@@ -262,7 +263,8 @@ def _picture(known: Ablation, rows: list[dict[str, Any]]) -> bytes:
     right.set_title(f"the paper's Table {TABLES[known.plan.table].number}", fontsize=10)
     right.set_xlabel("latency to the scores (ms, TensorRT fp32 on a GTX 1070Ti)", fontsize=8)
     right.set_ylabel("validation mIoU (%), Cityscapes", fontsize=8)
-    for axes in (left, right):
+    for axes, points in ((left, ours), (right, paper)):
         axes.grid(alpha=0.3)
         axes.margins(x=0.2)
+        name_points(axes, points, 7)
     return png(figure)

@@ -31,10 +31,12 @@ from lpsnet.parallel import lane_for
 from lpsnet.resume import differing
 from lpsnet.zoo import build
 from search.ablation import AblationPlan, Ask, Placed, rows_of_plan
+from search.apart import Call, run_apart, run_here
 from search.compare_record import ReadRecord, Record
 from search.executor import subject
 from search.observer import Observer
 from search.run import make_folder, write_json
+from search.training_folder import read_curve
 from search.training_run import Means, TrainPlan, run_training
 
 STUDY, TRAININGS = "study.json", "trainings"
@@ -61,7 +63,14 @@ class Ablation:
 
 
 def run_ablation(
-    plan: AblationPlan, out: Path, store: Store, observer: Observer, on_part: Callable[[Ablation], None], *, limit_s: float = 0.0
+    plan: AblationPlan,
+    out: Path,
+    store: Store,
+    observer: Observer,
+    on_part: Callable[[Ablation], None],
+    *,
+    limit_s: float = 0.0,
+    parallel: int = 1,
 ) -> Ablation:
     """Measure and train what is missing; a call that is cut short goes on where it stopped.
 
@@ -72,6 +81,7 @@ def run_ablation(
         observer: told of progress.
         on_part: given what is known, once widths are fitted and after each training.
         limit_s: seconds a single latency may take, in a process of its own; 0 to measure in this one, without a limit.
+        parallel: trainings at a time, in processes that share the threads.
 
     Raises:
         BackendError: an unknown or unusable backend.
@@ -91,7 +101,9 @@ def run_ablation(
         placed = rows_of_plan(plan, ask, lambda done, total, kind: observer.work("latencies", done, total, kind))
         if worker is not None:
             worker.close()
-        return _train_all(Ablation(plan=plan, environment=here, placed=tuple(placed), trainings={}), out, record, observer, on_part)
+        return _train_all(
+            Ablation(plan=plan, environment=here, placed=tuple(placed), trainings={}), out, record, observer, parallel, on_part
+        )
     finally:
         if worker is not None:
             worker.close()
@@ -110,10 +122,10 @@ def read_ablation(table: str, out: Path) -> Ablation:
     record = ReadRecord(out)
 
     def ask(network: Architecture) -> dict[str, Any]:
-        return _told(record.find(_latency_key(network))) or {"failure": "not measured yet"}
+        return _told(record.find(_latency_key(network)) or {"failure": "not measured yet"})
 
     placed = tuple(rows_of_plan(plan, ask))
-    found = {pair: fact for pair in _pairs(plan, placed) if (fact := _told(record.find(_training_key(*pair)))) is not None}
+    found = {pair: _told(fact) for pair in _pairs(plan, placed) if (fact := record.find(_training_key(*pair))) is not None}
     return Ablation(plan=plan, environment=where, placed=placed, trainings=found)
 
 
@@ -149,9 +161,9 @@ def _training_key(network: str, seed: int) -> dict[str, Any]:
     return {"what": "training", "network": network, "seed": seed}
 
 
-def _told(fact: dict[str, Any] | None) -> dict[str, Any] | None:
+def _told(fact: dict[str, Any]) -> dict[str, Any]:
     """A fact without the note on whether it is tried again."""
-    return None if fact is None else {name: value for name, value in fact.items() if name != "again"}
+    return {name: value for name, value in fact.items() if name != "again"}
 
 
 def _failed(reason: BaseException, *, again: bool) -> dict[str, Any]:
@@ -170,9 +182,7 @@ def _asker(plan: AblationPlan, record: Record, store: Store, worker: Worker | No
             fact = _measured(plan, network, store, worker)
             record.add(_latency_key(network), fact)
             observer.note(f"{network}: {fact.get('failure') or format(fact['latency_ms'], '.3f') + ' ms'}")
-        found = _told(fact)
-        assert found is not None
-        return found
+        return _told(fact)
 
     return ask
 
@@ -196,28 +206,42 @@ def _pairs(plan: AblationPlan, placed: tuple[Placed, ...]) -> list[tuple[str, in
     return [(network, seed) for seed in range(plan.seeds) for network in networks]
 
 
-def _train_all(known: Ablation, out: Path, record: Record, observer: Observer, on_part: Callable[[Ablation], None]) -> Ablation:
+def _train_all(
+    known: Ablation, out: Path, record: Record, observer: Observer, parallel: int, on_part: Callable[[Ablation], None]
+) -> Ablation:
     plan, pairs = known.plan, _pairs(known.plan, known.placed)
+    facts = {pair: record.find(_training_key(*pair)) for pair in pairs}
+    missing = [pair for pair, fact in facts.items() if fact is None or fact.get("again")]
+    known.trainings.update({pair: _told(fact) for pair, fact in facts.items() if fact is not None and pair not in missing})
     on_part(known)
-    for number, (network, seed) in enumerate(pairs):
-        observer.work("candidates", number, len(pairs), f"{network}, seed {seed}")
-        fact = record.find(_training_key(network, seed))
-        if fact is None or fact.get("again"):
-            fact = _trained(plan, network, seed, out / TRAININGS / f"{network}-seed{seed}", observer)
-            record.add(_training_key(network, seed), fact)
-            if "failure" in fact:
-                observer.note(f"{network}, seed {seed}: {fact['failure']}")
-        found = _told(fact)
-        assert found is not None
-        known.trainings[network, seed] = found
+    threads = max(1, plan.conditions.threads // parallel)
+    folders = [out / TRAININGS / f"{network}-seed{seed}" for network, seed in missing]
+    same = [(plan, network, seed, folder, threads) for (network, seed), folder in zip(missing, folders, strict=True)]
+
+    def tick() -> None:
+        curves = [read_curve(folder / "curve.csv") for folder in folders]
+        done = sum(int(curve[-1]["iteration"]) for curve in curves if curve)
+        observer.work("iterations", done, len(folders) * plan.recipe.iterations)
+
+    if parallel > 1:
+        ended = run_apart([Call(_trained, (*one, Observer())) for one in same], parallel, tick)
+    else:
+        ended = run_here([Call(_trained, (*one, observer)) for one in same])
+    for number, value in ended:
+        network, seed = missing[number]
+        fact = _failed(value, again=True) if isinstance(value, Exception) else value
+        record.add(_training_key(network, seed), fact)
+        if "failure" in fact:
+            observer.note(f"{network}, seed {seed}: {fact['failure']}")
+        known.trainings[network, seed] = _told(fact)
+        observer.work("candidates", len(known.trainings), len(pairs), f"{network}, seed {seed}")
         on_part(known)
-    observer.work("candidates", len(pairs), len(pairs))
     return known
 
 
-def _trained(plan: AblationPlan, network: str, seed: int, folder: Path, observer: Observer) -> dict[str, Any]:
+def _trained(plan: AblationPlan, network: str, seed: int, folder: Path, threads: int, observer: Observer) -> dict[str, Any]:
     training = TrainPlan(architecture=network, data=plan.data, recipe=plan.recipe, seed=seed)
-    means = Means(device=plan.training_device, precision=plan.precision, threads=plan.conditions.threads, save_s=SAVE_S, validations=0)
+    means = Means(device=plan.training_device, precision=plan.precision, threads=threads, save_s=SAVE_S, validations=0)
     start = time.perf_counter()
     try:
         scores = run_training(training, means, folder, observer).scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from latency.told import parse_json
 from lpsnet.errors import UserError
+from search.files import open_alone
 from search.run import make_folder
 
 FILE = "record.jsonl"
@@ -28,15 +29,7 @@ class Record:
     def __init__(self, folder: Path) -> None:
         make_folder(folder)
         self.path = folder / FILE
-        try:
-            self._file = self.path.open("a+")
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error}; name another folder with --out") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise UserError(f"{folder} is in use by another process; name another folder with --out") from None
+        self._file = open_alone(self.path)
         try:
             self._read()
         except UserError:
@@ -115,3 +108,8 @@ def _facts(path: Path, text: str) -> dict[str, dict[str, Any]]:
 
 def _key(values: dict[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
+
+
+def digest(key: dict[str, Any]) -> str:
+    """SHA-256 of a key."""
+    return hashlib.sha256(_key(key).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from latency.rounds import MAX_SPREAD, Rounds
 from lpsnet.baselines import BASELINES
 from lpsnet.errors import UserError
 from lpsnet.zoo import complexity_of, paper_of
-from search.compare_entries import AS_GIVEN, GRAPH, Entry
-from search.compare_run import ComparePlan, Found, extent
-from search.files import csv_text, made_by, markdown_table, new_figure, png
+from search.compare_entries import AS_GIVEN, GRAPH, NETWORK, Entry
+from search.compare_plan import ComparePlan, Found, extent
+from search.files import csv_text, made_by, markdown_table, name_points, new_figure, png
+from search.interval import mean_interval
 from search.pareto import front
 from search.published import PUBLISHED
 from search.run import provenance
@@ -68,12 +70,21 @@ def _row(found: Found, plan: ComparePlan) -> dict[str, Any]:
         "samples": ranked.samples if ranked else 0,
         "output": found.output.get(plan.boundary, ""),
         "memory_mib": None if found.memory_bytes is None else found.memory_bytes / MIB,
-        "miou_percent": found.miou_percent,
+        **_scores(found),
         "miou_from": found.miou_from,
         "data": found.miou_data,
         "front": False,
         "failure": "; ".join(f"{what}: {reason}" for what, reason in found.failures.items()),
     }
+
+
+def _scores(found: Found) -> dict[str, Any]:
+    """Mean, number of seeds of trainings here, and Student's 95 % interval, which a single one does not have."""
+    if not found.mious:
+        return {"miou_percent": None, "seeds": None, "miou_low": None, "miou_high": None}
+    mean, low, high = (None if math.isnan(value) else value for value in mean_interval(found.mious))
+    seeds = len(found.mious) if found.entry.kind == NETWORK else None
+    return {"miou_percent": mean, "seeds": seeds, "miou_low": low, "miou_high": high}
 
 
 def _cost(entry: Entry) -> tuple[int | None, int | None]:
@@ -105,7 +116,7 @@ def _published(entry: Entry) -> dict[str, Any]:
 def write_files(out: Path, rows: list[dict[str, Any]], plan: ComparePlan, environment: dict[str, Any], *, picture: bool = True) -> None:
     """Write the files of a comparison, each whole or not at all. Raises `UserError` where they cannot be written."""
     conditions = {**json.loads(plan.conditions.key()), "ranked_at": plan.boundary, "rounds": plan.rounds}
-    training = {"data": plan.data.partition(":")[0], "recipe": plan.recipe.to_dict() if plan.recipe else None, "seed": plan.seed}
+    training = {"data": plan.data.partition(":")[0], "recipe": plan.recipe.to_dict() if plan.recipe else None, "seeds": list(plan.seeds)}
     told = {"conditions": conditions, "environment": environment, "scores": training, **provenance(), "rows": rows}
     try:
         replace_file(out / "compare.csv", csv_text(rows).encode())
@@ -143,16 +154,22 @@ def _cells(row: dict[str, Any], ends: list[str], plan: ComparePlan) -> list[str]
         *(shown(row[_column(end)], ".2f") for end in ends),
         shown(row["slowest_turn_ms"], ".2f"),
         shown(row["memory_mib"], ".0f"),
-        shown(row["miou_percent"], ".2f"),
+        shown(row["miou_percent"], ".2f") + ("" if row["miou_low"] is None else f" ({row['miou_low']:.2f} to {row['miou_high']:.2f})"),
         "; ".join([*notes, *([row["failure"]] if row["failure"] else [])]),
     ]
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    if row["seeds"] is None:
+        return ""
+    return ", one seed" if row["seeds"] == 1 else f", mean and 95 % interval of {row['seeds']} seeds"
 
 
 def _markdown(rows: list[dict[str, Any]], plan: ComparePlan, told: dict[str, Any]) -> str:
     columns, cells = table(rows, plan)
     at, device = plan.conditions, told["environment"]["device"]
     counts = sorted({f"{row['paper']}: {row['paper_gflops_counts']}" for row in rows if row["paper_gflops_counts"]})
-    scores = sorted({f"{row['miou_from']}, {row['data']}" for row in rows if row["miou_percent"] is not None})
+    scores = sorted({f"{row['miou_from']}, {row['data']}{_seeds(row)}" for row in rows if row["miou_percent"] is not None})
     taken = "took on the device" if at.device == "cuda" else "took at its peak, in a process of its own"
     lines = [
         f"# {len(rows)} networks at {extent(at.shape[2:])}, {at.backend} on {device}",
@@ -186,8 +203,6 @@ def _picture(rows: list[dict[str, Any]], plan: ComparePlan, device: str) -> byte
     for number, paper in enumerate(papers):
         mine = [row for row in drawn if row["paper"] == paper]
         axes.scatter([row[across] for row in mine], [row[up] for row in mine], s=26, color=COLOURS[number % len(COLOURS)], label=paper)
-    for row in drawn:
-        axes.annotate(Path(row["network"]).stem, (row[across], row[up]), textcoords="offset points", xytext=(4, 4), fontsize=6)
     best = sorted((row for row in drawn if row["front"]), key=lambda row: row[ranked])
     axes.plot([row[across] for row in best], [row[up] for row in best], color="#222222", linewidth=1, zorder=0)
     if drawn:
@@ -199,5 +214,6 @@ def _picture(rows: list[dict[str, Any]], plan: ComparePlan, device: str) -> byte
     axes.set_xlabel(latency if scored else "G MACs to the scores")
     axes.set_ylabel(f"validation mIoU (%), {', '.join(sorted({row['data'] for row in scored}))}" if scored else latency, fontsize=8)
     axes.set_title(f"{len(drawn)} networks at {extent(plan.conditions.shape[2:])}", fontsize=10)
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
+    name_points(axes, [(row[across], row[up], Path(row["network"]).stem) for row in drawn])
     return png(figure)

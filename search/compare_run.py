@@ -7,13 +7,9 @@ network that fails anywhere is a row with the reason.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,85 +22,17 @@ from latency.pace import Patience, slowness
 from latency.protocols import MeasurementFailed, is_out_of_memory
 from latency.rounds import Rounds
 from latency.worker import Worker, WorkerLost
-from lpsnet.checkpoint import read_metadata
-from lpsnet.data import DataSpec, native_size
+from lpsnet.data import DataSpec
 from lpsnet.errors import UserError
-from lpsnet.recipe import TrainRecipe
+from lpsnet.parallel import lane_for
 from search import compare_worker
-from search.compare_entries import CHECKPOINT, GRAPH, NETWORK, Entry
-from search.compare_record import Record
+from search.compare_entries import GRAPH, Entry
+from search.compare_plan import ComparePlan, Found
+from search.compare_record import Record, digest
+from search.compare_scores import Scorer
 from search.observer import Observer
-from search.scoring import ScorePlan
-from search.training_folder import read_curve
-from search.training_run import Means, TrainPlan
 
-GRAPHS, TRAININGS = "graphs", "trainings"
-HEARTBEAT_S = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparePlan:
-    """What is compared, and how.
-
-    Args:
-        entries: what is compared.
-        conditions: of every network but for shape and boundary.
-        boundary: where they are ranked; latencies to the scores and to the labels are measured in any case.
-        rounds: turns of each network at each boundary; up to as many more where they do not agree.
-        limit_s: seconds that preparing, or a turn, may take in a process of its own; 0 for this process and no limit.
-        data: data set the networks are scored on; empty for the scores that checkpoints hold.
-        recipe: how networks without weights are trained on the data; None for not at all.
-        seed: of the trainings.
-        training_device: "cpu" or "cuda".
-
-    Raises:
-        UserError: a recipe without data.
-    """
-
-    entries: tuple[Entry, ...]
-    conditions: Conditions
-    boundary: str = "labels"
-    rounds: int = 3
-    limit_s: float = 300.0
-    data: str = ""
-    recipe: TrainRecipe | None = None
-    seed: int = 0
-    training_device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.recipe is not None and not self.data:
-            raise UserError("a training needs data: add --data NAME or NAME:PATH")
-
-    def ends(self, entry: Entry) -> tuple[Conditions, ...]:
-        """The conditions an entry is measured under: where networks are ranked first; a graph where it ends."""
-        boundaries = (self.boundary,) if entry.kind == GRAPH else tuple(dict.fromkeys((self.boundary, "scores", "labels")))
-        shape = (1, 3, *entry.size)
-        return tuple(dataclasses.replace(self.conditions, boundary=boundary, shape=shape) for boundary in boundaries)
-
-
-@dataclass(kw_only=True)
-class Found:
-    """What is known of an entry.
-
-    Args:
-        entry: which.
-        turns: samples by boundary, a list a turn.
-        memory_bytes: taken by loading and running it, None where it is unknown.
-        output: shape and type of its output by boundary.
-        miou_percent: None where it is unknown.
-        miou_from: where that comes from.
-        miou_data: data set it is of.
-        failures: what went wrong, by what was tried.
-    """
-
-    entry: Entry
-    turns: dict[str, list[list[float]]] = field(default_factory=dict)
-    memory_bytes: int | None = None
-    output: dict[str, str] = field(default_factory=dict)
-    miou_percent: float | None = None
-    miou_from: str = ""
-    miou_data: str = ""
-    failures: dict[str, str] = field(default_factory=dict)
+GRAPHS = "graphs"
 
 
 def run_comparison(plan: ComparePlan, out: Path, observer: Observer, on_part: Callable[[list[Found]], None]) -> list[Found]:
@@ -118,16 +46,19 @@ def run_comparison(plan: ComparePlan, out: Path, observer: Observer, on_part: Ca
 
     Raises:
         BackendError: an unknown or unusable backend.
-        UserError: a folder, data set or checkpoint that cannot be used.
+        UserError: a folder, data set, checkpoint or precision that cannot be used.
     """
     if plan.data:
         DataSpec.parse(plan.data)
+    if plan.recipe is not None:
+        lane_for(plan.training_device, plan.precision)
     record = Record(out)
     try:
         comparison = _Comparison(plan, out, record, observer)
         comparison.measure(on_part)
-        comparison.score(on_part)
-        return list(comparison.found.values())
+        found = list(comparison.found.values())
+        Scorer(plan, out, record, observer).score(found, lambda: on_part(found))
+        return found
     finally:
         record.close()
 
@@ -269,7 +200,7 @@ class _Comparison:
         return {"what": what, "subject": entry.subject, "round": round_number, **where}
 
     def _stem(self, entry: Entry, end: Conditions) -> Path:
-        return self._out / GRAPHS / _digest(self._key("graph", entry, end))[:24]
+        return self._out / GRAPHS / digest(self._key("graph", entry, end))[:24]
 
     def _worker(self) -> Worker | _Here:
         if self._workers is None:
@@ -280,93 +211,3 @@ class _Comparison:
         if self._workers is not None:
             self._workers.close()
             self._workers = None
-
-    # mIoU
-
-    def score(self, on_part: Callable[[list[Found]], None]) -> None:
-        """Find the mIoU of every entry that has weights or is to be trained."""
-        entries = [entry for entry in self._plan.entries if self._scores(entry)]
-        for number, entry in enumerate(entries):
-            self._observer.work("candidates", number, len(entries), entry.label)
-            found = self.found[entry.subject]
-            try:
-                if entry.kind == NETWORK:
-                    self._train(found)
-                else:
-                    self._evaluate(found)
-            except (RuntimeError, MemoryError, UserError) as failure:
-                self._fail(entry, "training" if entry.kind == NETWORK else "scoring", " ".join(str(failure).split()))
-            self._observer.work("candidates", number + 1, len(entries), entry.label)
-            on_part(list(self.found.values()))
-
-    def _scores(self, entry: Entry) -> bool:
-        return entry.kind == CHECKPOINT or (entry.kind == NETWORK and self._plan.recipe is not None)
-
-    def _train(self, found: Found) -> None:
-        assert self._plan.recipe is not None
-        entry, recipe = found.entry, self._plan.recipe
-        plan = TrainPlan(architecture=entry.network, data=self._plan.data, recipe=recipe, seed=self._plan.seed)
-        key = {"what": "training", **plan.to_dict()}
-        folder = self._out / TRAININGS / f"{entry.network}-{_digest(key)[:8]}"
-        means = Means(device=self._plan.training_device, threads=self._plan.conditions.threads, save_s=60.0, validations=0)
-        fact = self._record.find(key)
-        if fact is None:
-            miou = self._long(lambda: self._told(folder, recipe.iterations), compare_worker.train, plan, means, folder)
-            fact = {"miou_percent": miou}
-            self._record.add(key, fact)
-        found.miou_percent, found.miou_data = fact["miou_percent"], _name(self._plan.data)
-        size = recipe.input_size(native_size(DataSpec.parse(self._plan.data)))
-        found.miou_from = f"trained here for {recipe.iterations} iterations, at {extent(size)}"
-
-    def _told(self, folder: Path, total: int) -> None:
-        rows = read_curve(folder / "curve.csv")
-        self._observer.work("iterations", int(rows[-1]["iteration"]) if rows else 0, total)
-
-    def _evaluate(self, found: Found) -> None:
-        entry, told = found.entry, read_metadata(found.entry.file)
-        if not self._plan.data:
-            found.miou_percent = told.metrics.get("miou_percent")
-            found.miou_data = told.provenance.get("data", "unknown")
-            found.miou_from = f"told by the checkpoint, at {extent(told.input_size)}" if found.miou_percent is not None else ""
-            return
-        key = {"what": "score", "sha256": entry.digest, "data": self._plan.data, "split": "val"}
-        fact = self._record.find(key)
-        if fact is None:
-            plan = ScorePlan(checkpoint=entry.file, data=self._plan.data, split="val")
-            miou = self._long(lambda: None, compare_worker.evaluate, plan, self._plan.training_device)
-            fact = {"miou_percent": miou}
-            self._record.add(key, fact)
-        found.miou_percent, found.miou_data = fact["miou_percent"], _name(self._plan.data)
-        found.miou_from = f"scored here, at {extent(told.input_size)}"
-
-    def _long(self, tick: Callable[[], None], function: Callable[..., Any], *arguments: Any) -> Any:
-        """A call that may take long, in a process of its own unless this one is to do everything."""
-        return watched(tick, function, *arguments) if self._plan.limit_s else function(*arguments)
-
-
-def watched(tick: Callable[[], None], function: Callable[..., Any], *arguments: Any) -> Any:
-    """The value of a call in a process of its own, however long it takes; `tick` is called now and then. Raises as `Worker.call` does."""
-    worker = Worker(None)
-    with ThreadPoolExecutor(1) as threads:
-        call = threads.submit(worker.call, function, *arguments)
-        try:
-            while True:
-                try:
-                    return call.result(timeout=HEARTBEAT_S)
-                except TimeoutError:
-                    tick()
-        finally:
-            worker.close()  # where this one was interrupted, the other ends with it
-
-
-def extent(size: tuple[int, ...]) -> str:
-    """A height and width as it is told, such as 512x1024."""
-    return "x".join(map(str, size))
-
-
-def _name(data: str) -> str:
-    return data.partition(":")[0]
-
-
-def _digest(key: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()

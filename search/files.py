@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from lpsnet.errors import UserError
 
@@ -28,6 +29,24 @@ def csv_text(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def open_alone(path: Path) -> IO[str]:
+    """Open a file of a folder to read and append to, which keeps others who open it so out of the folder until it is closed.
+
+    Raises:
+        UserError: it cannot be written, or another process has it open.
+    """
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}; name another folder with --out") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise UserError(f"{path.parent} is in use by another process; name another folder with --out") from None
+    return file
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -113,6 +132,26 @@ def latency_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("latency in ms")
+
+
+def name_points(axes: Axes, points: Sequence[tuple[float, float, str]], fontsize: float = 6) -> None:
+    """Write names beside points, moved off each other, with a line to the point where one had to go far.
+
+    Args:
+        axes: with everything else in them drawn, as what comes later could cover a name.
+        points: across, up, name.
+        fontsize: of the names.
+    """
+    from adjustText import adjust_text
+
+    if not points:
+        return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # where things lie is known only then
+    texts = [axes.text(across, up, name, fontsize=fontsize) for across, up, name in points]
+    line = {"arrowstyle": "-", "color": "#888888", "linewidth": 0.4}
+    adjust_text(texts, ax=axes, iter_lim=300, expand=(1.15, 1.35), arrowprops=line)
 
 
 def png(figure: Figure) -> bytes:

@@ -6,7 +6,6 @@ Used by the studies of the proxy and by the tabular benchmark; what a search tra
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.checkpoint import save
 from lpsnet.errors import TrainingFailed, UserError
 from search.config import SearchConfig
-from search.files import append_row, grown_rows
+from search.files import append_row, grown_rows, open_alone
 from search.observer import Observer
 from search.pool import Ended, Pool
 from search.proxy import TrainJob
@@ -154,15 +153,7 @@ def _row(values: dict[str, Any]) -> Row:
 def alone_in(folder: Path) -> Iterator[None]:
     """Holds a study's folder, so that no other call trains the same there. Raises `UserError` where one does."""
     make_folder(folder)
-    try:
-        lock = (folder / LOCK).open("a")
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error}; name another folder with --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder} is in use by another process; name another folder with --out") from None
+    with open_alone(folder / LOCK):
         yield
 
 

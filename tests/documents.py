@@ -39,7 +39,7 @@ def files_of(page: Path) -> dict[str, str]:
 
 SECTIONS = sections_of(ROOT / "README.md")
 
-SEARCHING = ("Two commands", "A search of your own", "Picking from the family", "How far to trust the choice", "The report", "Results")
+SEARCHING = ("Two commands", "A search of your own", "Picking from the family", "How far to trust the choice", "The report")
 """Sections that need a run."""
 
 PREDICTING = ("latency-predictor", "predict-latency")

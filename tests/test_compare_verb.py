@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import time
@@ -15,13 +16,16 @@ from typing import Any
 import pytest
 import torch
 
+from latency.measurement import Conditions
+from latency.rounds import Turn
 from latency.worker import WorkerLost
 from lpsnet import save
 from lpsnet.architecture import NAMED
 from lpsnet.baselines import BASELINES
 from lpsnet.zoo import build, complexity_of
-from search import compare_run
+from search import compare_run, compare_scores
 from search.cli import run
+from search.compare_entries import Entry
 from search.published import PUBLISHED
 from tests.graphs import FOREIGN_PARAMETERS, foreign_macs, write_foreign
 from tests.kill_driver import killed
@@ -136,6 +140,33 @@ def test_networks_take_turns_and_the_order_is_turned_around(compare: Compare, tm
     assert ends == ["labels", "scores"] * 6
 
 
+def test_a_network_whose_turns_do_not_agree_gets_more_and_the_fastest_counts(
+    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"N0": [9.0, 2.0, 3.0, 2.1], WIDER: [1.0, 1.05], SMALL: [1.0, 2.0, 4.0, 8.0]}
+    turns: dict[tuple[str, str], int] = {}
+    asked: list[float] = []
+
+    def turn(entry: Entry, at: Conditions, stem: Path, with_memory: bool) -> Turn:
+        number = turns[entry.label, at.boundary] = turns.get((entry.label, at.boundary), -1) + 1
+        taken = times[entry.label][number] if at.boundary == "labels" else 0.5
+        found = {"output_shape": [1], "output_type": "int64", "state": {"pace_ms": 0.4 + taken}}
+        return Turn(samples_ms=(taken,), clock="perf_counter", load_s=0.0, found=found)
+
+    monkeypatch.setattr(compare_run.compare_worker, "turn", turn)
+    monkeypatch.setattr(compare_run, "slowness", lambda threads, least_ms: asked.append(least_ms) or 1.0)
+    arguments = ["N0", WIDER, SMALL, *QUICK, "--seconds", "0.1"]
+    rows = compare(*arguments)
+    assert [(row["latency_labels_ms"], row["slowest_turn_ms"], row["rounds"], row["stable"]) for row in rows] == [
+        (2.0, 9.0, 4, True),
+        (1.0, 1.05, 2, True),
+        (1.0, 8.0, 4, False),
+    ]
+    assert "| unstable |" in (tmp_path / "out" / "compare.md").read_text()
+    assert asked[0] == math.inf and asked[-1] == 0.9  # what the graph of the pace took at least outlives the process of a turn
+    assert compare(*arguments) == rows and turns["N0", "labels"] == 3  # nothing is taken again
+
+
 def test_a_network_that_fails_is_a_row_with_the_reason(
     compare: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +228,11 @@ def test_networks_are_trained_under_one_recipe_and_checkpoints_scored(
     rows = compare(*arguments, "--training-device", "cpu")
     assert all(row["classes"] == 11 for row in rows[:3]) and rows[3]["classes"] == 3
     for row in rows[:2]:
-        assert 0 <= row["miou_percent"] <= 100 and row["miou_from"] == "trained here for 2 iterations, at 64x96" and row["data"] == "camvid"
+        assert (
+            0 <= row["miou_percent"] <= 100
+            and row["miou_from"] == "trained here for 2 iterations of 2 images in fp32, at 64x96"
+            and row["data"] == "camvid"
+        )
     assert rows[2]["miou_from"] == "scored here, at 64x96" and rows[2]["miou_percent"] != 31.25
     assert "has 3 classes" in rows[3]["failure"] and rows[3]["miou_percent"] is None and rows[3]["latency_labels_ms"] > 0
     assert any(row["front"] for row in rows)
@@ -208,6 +243,11 @@ def test_networks_are_trained_under_one_recipe_and_checkpoints_scored(
     before, times = record(tmp_path / "out"), [folder.stat().st_mtime_ns for folder in trained]
     assert compare(*arguments, "--training-device", "cpu") == rows and record(tmp_path / "out") == before
     assert [folder.stat().st_mtime_ns for folder in trained] == times
+    twice = compare(*arguments, "--training-device", "cpu", "--seeds", "2", "--parallel", "2")
+    assert len(record(tmp_path / "out")) == len(before) + 2 and [row["seeds"] for row in twice] == [2, 2, None, None]
+    for first, row in zip(rows[:2], twice[:2], strict=True):
+        assert row["miou_low"] <= row["miou_percent"] <= row["miou_high"] and first["miou_low"] is None and first["seeds"] == 1
+    assert "mean and 95 % interval of 2 seeds" in (tmp_path / "out" / "compare.md").read_text()
     lost = compare(*arguments, "--training-device", "cpu", "--set=learning_rate=1e30", "--train", "30")
     assert any("the loss is" in row["failure"] for row in lost[:2])
 
@@ -235,10 +275,10 @@ def test_published_figures_are_of_networks_that_were_counted() -> None:
 
 
 def test_a_long_call_is_watched_and_a_crash_is_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_run, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(compare_scores, "HEARTBEAT_S", 0.1)
     ticks: list[int] = []
     with pytest.raises(WorkerLost, match="was ended by SIGSEGV"):
-        compare_run.watched(lambda: ticks.append(1), crash_late, 0.3)
+        compare_scores.watched(lambda: ticks.append(1), crash_late, 0.3)
     assert ticks
 
 

@@ -18,6 +18,7 @@ from search.cli.options import (
     Data,
     Device,
     LatencyLimit,
+    Parallel,
     Precision,
     Recipe,
     Seconds,
@@ -72,6 +73,7 @@ def ablate(
     changes: Changes = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each network; one gives no interval and no verdict.", min=1)] = 3,
     precision: TrainingPrecision = "fp32",
+    parallel: Parallel = 1,
     training_device: TrainingDevice = "auto",
     report_only: ReportOnly = False,
     as_json: AsJson = False,
@@ -99,10 +101,10 @@ def ablate(
         training_device=resolve_device(training_device, "--training-device"),
         **same,
     )
-    _ablate(plan, folder, store, limit, as_json)
+    _ablate(plan, folder, store, limit, parallel, as_json)
 
 
-def _ablate(plan: AblationPlan, out: Path, store: Path | None, limit: float, as_json: bool) -> None:
+def _ablate(plan: AblationPlan, out: Path, store: Path | None, limit: float, parallel: int, as_json: bool) -> None:
     """Measure, train, write the files after each training, and print the table; exit code 1 where nothing could be measured."""
     from latency.store import Store, default_store_path
     from search.ablation_report import write_files
@@ -114,7 +116,7 @@ def _ablate(plan: AblationPlan, out: Path, store: Path | None, limit: float, as_
     opened = Store(store or default_store_path())
     with Live() as live:
         try:
-            known = run_ablation(plan, out, opened, live, on_part, limit_s=limit)
+            known = run_ablation(plan, out, opened, live, on_part, limit_s=limit, parallel=parallel)
         finally:
             opened.close()
     _report(known, out, as_json)

@@ -17,6 +17,7 @@ from search.cli.options import (
     Classes,
     Device,
     ImageSize,
+    Parallel,
     Precision,
     Recipe,
     Threads,
@@ -28,7 +29,7 @@ from search.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from search.compare_run import ComparePlan
+    from search.compare_plan import ComparePlan
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +50,7 @@ def compare(
     device: Device = "cpu",
     precision: Precision = "fp32",
     threads: Threads = 0,
-    rounds: Annotated[int, typer.Option(help="Turns of each network.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Turns of each network, and at most as many more where they do not agree.", min=1)] = 2,
     seconds: Annotated[float, typer.Option(help="Sample a network for this long in a turn, at least once.", min=0.0)] = 0.4,
     limit: Annotated[
         float, typer.Option(help="End building, or a turn, of a network after so many seconds; 0: no limit, no memory.", min=0.0)
@@ -59,12 +60,15 @@ def compare(
     recipe: Recipe = "camvid",
     changes: Changes = None,
     seed: Annotated[int, typer.Option(help="Of these trainings.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Trainings of each network, with the seed and those after it.", min=1, max=1000)] = 1,
+    training_precision: Annotated[str, typer.Option(help="fp32, bf16 (a GPU, or a CPU that computes in it) or fp16 (a GPU).")] = "fp32",
+    parallel: Parallel = 1,
     training_device: TrainingDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure latency and memory of networks in turns, count what they cost, and score or train them; killed, it goes on."""
     from search.compare_entries import parse_entries
-    from search.compare_run import ComparePlan
+    from search.compare_plan import ComparePlan
 
     shape = parse_size(size)
     plan = ComparePlan(
@@ -75,7 +79,9 @@ def compare(
         limit_s=limit,
         data=data,
         recipe=recipe_of(recipe, changes, iterations=iterations, option="--train") if iterations else None,
-        seed=seed,
+        seeds=tuple(range(seed, seed + seeds)),
+        precision=training_precision,
+        parallel=parallel,
         training_device=resolve_device(training_device),
     )
     _compare(plan, out, as_json)
