@@ -256,7 +256,7 @@ def test_a_killed_ablation_goes_on_where_it_stopped(ablate: Ablate, tmp_path: Pa
     with (out / "record.jsonl").open("a") as file:
         file.write('{"key": {"what": "tra')  # as a kill in the midst of a line leaves it
     assert [row["seeds"] for row in ablate("blocks", "--report-only")] == [1, 0]
-    rows = ablate(*arguments)
+    rows = ablate(*arguments, "--parallel", "2")
     assert [row["seeds"] for row in rows] == [1, 1] and record(out)[:4] == before
     assert len(record(out)) == 5
     keys = [json.dumps(line["key"]) for line in record(out)]
