@@ -65,6 +65,7 @@ def _row(found: Found, plan: ComparePlan) -> dict[str, Any]:
         "boundary": AS_GIVEN if entry.kind == GRAPH else plan.boundary,
         **{_column(name): turns[name].latency_ms if name in turns else None for name in (*columns, AS_GIVEN)},
         "slowest_turn_ms": ranked.slowest_ms if ranked else None,
+        "macs_giga_per_ms": None if macs is None or "scores" not in turns else macs / 1e9 / turns["scores"].latency_ms,
         "stable": ranked.stable if ranked else None,
         "rounds": len(ranked.turns) if ranked else 0,
         "samples": ranked.samples if ranked else 0,
@@ -133,7 +134,7 @@ def table(rows: list[dict[str, Any]], plan: ComparePlan) -> tuple[list[str], lis
     ends = list(dict.fromkeys(("scores", "labels", plan.boundary)))
     graphs = any(row["kind"] == GRAPH for row in rows)
     columns = ["network", "parameters", "G MACs", "paper's own count", *(f"ms to {end}" for end in ends)]
-    columns += ["ms as given"] * graphs + ["slowest turn", "MiB", "mIoU %", ""]
+    columns += ["ms as given"] * graphs + ["slowest turn", "G MACs/ms", "MiB", "mIoU %", ""]
     ranked = _column(plan.boundary)
     ordered = sorted(rows, key=lambda row: (row[ranked] is None, row[ranked] or 0.0))
     return columns, [_cells(row, [*ends, *([AS_GIVEN] if graphs else [])], plan) for row in ordered]
@@ -153,6 +154,7 @@ def _cells(row: dict[str, Any], ends: list[str], plan: ComparePlan) -> list[str]
         own,
         *(shown(row[_column(end)], ".2f") for end in ends),
         shown(row["slowest_turn_ms"], ".2f"),
+        shown(row["macs_giga_per_ms"], ".3g"),
         shown(row["memory_mib"], ".0f"),
         shown(row["miou_percent"], ".2f") + ("" if row["miou_low"] is None else f" ({row['miou_low']:.2f} to {row['miou_high']:.2f})"),
         "; ".join([*notes, *([row["failure"]] if row["failure"] else [])]),
@@ -182,7 +184,7 @@ def _markdown(rows: list[dict[str, Any]], plan: ComparePlan, told: dict[str, Any
         *markdown_table(columns, cells),
         "",
         "G MACs: multiply-adds of convolutions and matrix products to the scores, one a multiply-add, counted here. "
-        f"MiB: memory that loading and running {taken}.",
+        f"G MACs/ms: of these, over the latency to the scores. MiB: memory that loading and running {taken}.",
         *(["", "The papers' own counts: " + "; ".join(counts) + "."] if counts else []),
         *(["", "mIoU: " + "; ".join(scores) + "."] if scores else []),
         "",

@@ -78,6 +78,7 @@ def test_networks_of_every_kind_stand_in_one_table(compare: Compare, tmp_path: P
     for row in rows[:4]:
         assert row["latency_scores_ms"] > 0 and row["latency_labels_ms"] <= row["slowest_turn_ms"] and row["boundary"] == "labels"
         assert row["output"] == "1x64x96 int64"
+        assert row["macs_giga_per_ms"] == pytest.approx(row["macs_giga"] / row["latency_scores_ms"])
     assert by["N0"]["architecture"] == str(NAMED["N0"]) and by[SMALL]["paper"].endswith("(1902.07476)")
     counted = complexity_of(SMALL, 19, (64, 96))
     assert by[SMALL]["parameters"] == counted.parameters and by[SMALL]["macs_giga"] == counted.macs / 1e9
