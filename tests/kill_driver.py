@@ -8,6 +8,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import optuna.storages.journal._file as journal
+
+import lpsnet.checkpoint
+import search.compare_record
+import search.report
+import search.run
+import search.runner
+from latency.store import Store
+from search.cli import run
+from search.cli.console import Live
+from search.observer import Observer
 from tests.tiny import few_frames
 
 
@@ -15,85 +26,81 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(place: str, count: int, arguments: list[str]) -> None:
-    """Run the command line and die at the count-th time that a place is reached; else exit with its code.
+class Countdown:
+    """Kills this process at the count-th strike."""
 
-    Args:
-        place: a kind of write with `:before`, `:middle` or `:after`, or `work` for a sign of progress.
-        count: from 1 on.
-        arguments: of `lps-search`.
-    """
-    few_frames()
-    remaining = [count]
+    def __init__(self, count: int) -> None:
+        self.left = count
 
-    def strike() -> None:
-        remaining[0] -= 1
-        if remaining[0] == 0:
+    def strike(self) -> None:
+        self.left -= 1
+        if self.left == 0:
             die()
 
-    def around(owner: Any, name: str, when: str) -> None:
+    def around(self, owner: Any, name: str, when: str) -> None:
+        """Strike `before` or `after` each call of a function."""
         original: Callable[..., Any] = getattr(owner, name)
 
         def replaced(*args: Any, **kwargs: Any) -> Any:
             if when == "before":
-                strike()
+                self.strike()
             result = original(*args, **kwargs)
             if when == "after":
-                strike()
+                self.strike()
             return result
 
         setattr(owner, name, replaced)
 
-    import optuna.storages.journal._file as journal
-
-    import lpsnet.checkpoint
-    import search.compare_record
-    import search.report
-    import search.run
-    import search.runner
-    from latency.store import Store
-    from search.observer import Observer
-
-    what, _, when = place.partition(":")
-    if what == "work":
-        from search.cli.console import Live
-
-        around(Live, "work", "before")
-        around(Observer, "work", "before")
-    elif what == "json":
-        around(search.run, "write_json", when)
-    elif what == "record":
-        around(search.compare_record.Record, "add", when)
-    elif what == "store":
-        around(Store, "_insert", when)
-    elif what == "journal" and when == "middle":
+    def tear_journal(self) -> None:
+        """Strike in the middle of an append: part of a line is there."""
         original = journal.JournalFileBackend.append_logs
 
-        def torn(self: Any, logs: list[dict[str, Any]]) -> None:
-            if remaining[0] == 1:
-                with open(self._file_path, "ab") as file:
+        def torn(backend: Any, logs: list[dict[str, Any]]) -> None:
+            if self.left == 1:
+                with open(backend._file_path, "ab") as file:
                     file.write(b'{"op_code": 8, "worker_id": "torn')
-            strike()
-            original(self, logs)
+            self.strike()
+            original(backend, logs)
 
         journal.JournalFileBackend.append_logs = torn  # type: ignore[method-assign]
-    elif what == "journal":
-        around(journal.JournalFileBackend, "append_logs", when)
-    elif what == "lock":  # dies holding the journal's own lock
-        around(journal.JournalFileSymlinkLock, "acquire", "after")
-    elif what == "checkpoint" and when == "middle":
-        around(lpsnet.checkpoint.os, "fsync", "after")
-    elif what == "checkpoint":
-        around(lpsnet.checkpoint, "write_atomic", when)
-    elif what == "report" and when == "middle":
-        around(search.report, "write_trajectory", "before")
-    elif what == "report":
-        around(search.report, "write_report", when)
-    elif what == "settle":
-        around(search.runner._Answerer, "settle", when)
+
+
+PLACES: dict[str, tuple[Any, str]] = {
+    "json": (search.run, "write_json"),
+    "record": (search.compare_record.Record, "add"),
+    "store": (Store, "_insert"),
+    "journal": (journal.JournalFileBackend, "append_logs"),
+    "lock": (journal.JournalFileSymlinkLock, "acquire"),  # after it: dies holding the journal's own lock
+    "checkpoint": (lpsnet.checkpoint, "write_atomic"),
+    "report": (search.report, "write_report"),
+    "settle": (search.runner._Answerer, "settle"),
+}
+"""What may be struck `:before` or `:after`."""
+
+MIDDLES: dict[str, tuple[Any, str, str]] = {
+    "checkpoint:middle": (lpsnet.checkpoint.os, "fsync", "after"),
+    "report:middle": (search.report, "write_trajectory", "before"),
+}
+
+
+def killed(place: str, count: int, arguments: list[str]) -> None:
+    """Run the command line and die at the count-th time that a place is reached; else exit with its code.
+
+    Args:
+        place: one of `PLACES` with `:before` or `:after`, one of `MIDDLES`, `journal:middle`, or `work` for a sign of progress.
+        count: from 1 on.
+        arguments: of `lps-search`.
+    """
+    few_frames()
+    countdown = Countdown(count)
+    what, _, when = place.partition(":")
+    if place == "work":
+        countdown.around(Live, "work", "before")
+        countdown.around(Observer, "work", "before")
+    elif place == "journal:middle":
+        countdown.tear_journal()
+    elif place in MIDDLES:
+        countdown.around(*MIDDLES[place])
     else:
-        raise SystemExit(f"no such place: {place}")
-
-    from search.cli import run
-
+        countdown.around(*PLACES[what], when)
     sys.exit(run(arguments))
