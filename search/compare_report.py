@@ -14,7 +14,7 @@ from lpsnet.errors import UserError
 from lpsnet.zoo import complexity_of, paper_of
 from search.compare_entries import AS_GIVEN, GRAPH, NETWORK, Entry
 from search.compare_plan import ComparePlan, Found, extent
-from search.files import csv_text, made_by, markdown_table, name_points, new_figure, png
+from search.files import csv_text, latency_axis, made_by, markdown_table, name_points, new_figure, png
 from search.interval import mean_interval
 from search.pareto import front
 from search.published import PUBLISHED
@@ -208,9 +208,11 @@ def _picture(rows: list[dict[str, Any]], plan: ComparePlan, device: str) -> byte
     best = sorted((row for row in drawn if row["front"]), key=lambda row: row[ranked])
     axes.plot([row[across] for row in best], [row[up] for row in best], color="#222222", linewidth=1, zorder=0)
     if drawn:
-        axes.set_xscale("log")
         axes.legend(fontsize=7)
-    if drawn and not scored:
+    if scored:
+        latency_axis(axes)
+    elif drawn:
+        axes.set_xscale("log")
         axes.set_yscale("log")
     latency = f"latency to the {plan.boundary} (ms, {plan.conditions.backend} on {device})"
     axes.set_xlabel(latency if scored else "G MACs to the scores")

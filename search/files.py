@@ -124,11 +124,16 @@ def new_figure(width: float, height: float, dpi: int = 120) -> Figure:
 
 
 def latency_axis(axes: Axes) -> None:
-    """Make the horizontal axis one of latencies: logarithmic, with its ticks as plain numbers that leave each other room."""
+    """Make the horizontal axis one of latencies: logarithmic, with its ticks as plain numbers that leave each other room.
+
+    Args:
+        axes: in which everything is drawn that has a latency.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    least, most = axes.dataLim.intervalx
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if most > 10 * least else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("latency in ms")
