@@ -229,7 +229,9 @@ def _train_all(
         ended = run_here([Call(_trained, (*one, observer)) for one in same])
     for number, value in ended:
         network, seed = missing[number]
-        fact = _failed(value, again=True) if isinstance(value, Exception) else value
+        if isinstance(value, Exception) and not isinstance(value, WorkerLost):
+            raise value
+        fact = _failed(value, again=True) if isinstance(value, WorkerLost) else value
         record.add(_training_key(network, seed), fact)
         if "failure" in fact:
             observer.note(f"{network}, seed {seed}: {fact['failure']}")
