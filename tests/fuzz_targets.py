@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import random
 import shutil
@@ -204,7 +205,7 @@ def runs(folder: Path) -> Attempt:
     shutil.rmtree(run / "checkpoints")
     kept = {name: (run / name).read_bytes() for name in ("config.json", "environment.json", "study.journal", "latency.sqlite")}
     console, plan = (
-        Console(file=(folder / "shown").open("w"), width=120),
+        Console(file=io.StringIO(), width=120),
         ReportPlan(out=folder, pictures=PicturePlan(frames=0, folder=folder)),
     )
     rows = _rows_of(run / "latency.sqlite")
