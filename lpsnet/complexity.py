@@ -1,7 +1,7 @@
 """What a network costs on paper: parameters and multiply-adds, summed from what its parts state, or counted on a module.
 
-Convention: one multiply-add is one MAC, of convolutions and matrix products only (no bias, activation, resize),
-which is the convention of the paper's Tables 2 and 3. Papers differ; see `docs/glossary.md`.
+Convention: one multiply-add is one MAC, of convolutions and matrix products only (no bias, activation, resize).
+The FLOPs of the paper's Tables 2 and 3 are these and the sums with biases. Papers differ; see `docs/glossary.md`.
 """
 
 from __future__ import annotations

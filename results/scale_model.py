@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from latency.measurement import Measurement
 from lpsnet.architecture import TABLE_4, Architecture
 from lpsnet.complexity import complexity
 from search.files import grown_rows
@@ -31,32 +32,36 @@ TRAININGS_A_STEP = 10
 """Nine candidates and about one second seed, as in the search of four steps."""
 
 
-def work(network: Architecture, size: tuple[int, int], validation: int) -> float:
+def work(network: Architecture, classes: int, size: tuple[int, int], validation: int) -> float:
     """Multiply-adds in billions of a training: a backward pass counts as two forward passes."""
-    return complexity(network, 11, size).macs / 1e9 * (3 * ITERATIONS * BATCH + validation)
+    return complexity(network, classes, size).macs / 1e9 * (3 * ITERATIONS * BATCH + validation)
 
 
 def trained() -> tuple[float, float]:
     """Seconds of a training on a core that do not go with the network, and seconds a billion multiply-adds, by least squares."""
     rows = [row for row in grown_rows(RESULTS / "proxy" / "trainings.csv") if row["setting"] == SETTING]
-    done = np.array([work(Architecture.parse(row["architecture"]), CAMVID, CAMVID_VALIDATION) for row in rows])
+    done = np.array([work(Architecture.parse(row["architecture"]), 11, CAMVID, CAMVID_VALIDATION) for row in rows])
     seconds = np.array([float(row["seconds"]) for row in rows])
     slope, fixed = np.polyfit(done, seconds, 1)
     return max(0.0, float(fixed)), float(slope)
 
 
 def measured(folder: Path) -> tuple[float, float]:
-    """Latencies a step, and mean seconds of one beside its samples, in a run."""
+    """Latencies a step, and mean seconds of one, without its export, in a run."""
     with Run.read(folder) as run:
         found = run.store.all()
-        return len(found) / run.config.steps, float(np.mean([one.load_s + one.conditions.plan.warmup_s for one in found]))
+        return len(found) / run.config.steps, float(np.mean([_seconds(one) for one in found]))
+
+
+def _seconds(one: Measurement) -> float:
+    return one.load_s + one.conditions.plan.warmup_s + sum(one.samples_ms) / 1e3
 
 
 def row(workers: int, speed: float, fixed: float, slope: float, latencies: float, latency_s: float) -> dict[str, object]:
     """Hours of a search of 14 steps."""
     rounds, turns = TRAININGS_A_STEP / workers, math.ceil(TRAININGS_A_STEP / workers)
     pixels = math.prod(CITYSCAPES) / math.prod(CAMVID)
-    costs = [(fixed * pixels + slope * work(network, CITYSCAPES, CITYSCAPES_VALIDATION)) / speed for network in TABLE_4[1:15]]
+    costs = [(fixed * pixels + slope * work(network, 19, CITYSCAPES, CITYSCAPES_VALIDATION)) / speed for network in TABLE_4[1:15]]
     training_h, waiting_h = turns * sum(costs) / 3600, 14 * latencies * latency_s / 3600
     one_h = TRAININGS_A_STEP * sum(costs) / 3600 + waiting_h
     told = {

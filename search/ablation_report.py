@@ -16,6 +16,7 @@ from lpsnet.complexity import network_cost
 from lpsnet.errors import UserError
 from search.ablation import TABLES, Placed
 from search.ablation_run import Ablation
+from search.compare_record import ReadRecord
 from search.files import csv_text, made_by, markdown_table, name_points, new_figure, png
 from search.interval import mean_interval
 from search.run import provenance
@@ -120,7 +121,14 @@ def write_files(out: Path, known: Ablation, *, picture: bool = True) -> list[dic
     """Write the files of an ablation, each whole or not at all; returns the rows. Raises `UserError` where they cannot be written."""
     rows, trainings = rows_of(known), _trainings(known)
     plan = {**known.plan.to_dict(), "data": known.plan.data.partition(":")[0]}
-    told = {"plan": plan, "environment": dataclasses.asdict(known.environment), **provenance(), "rows": rows, "trainings": trainings}
+    told = {
+        "plan": plan,
+        "environment": dataclasses.asdict(known.environment),
+        **provenance(),
+        "seconds": ReadRecord(out).seconds,
+        "rows": rows,
+        "trainings": trainings,
+    }
     try:
         replace_file(out / "ablation.csv", csv_text(rows).encode())
         replace_file(out / "ablation.md", _markdown(known, rows, told).encode())

@@ -63,12 +63,14 @@ def parse_entries(texts: list[str], size: tuple[int, int], classes: int, *, ever
         every: every network that has a name, too, first.
 
     Raises:
-        UserError: nothing to compare, or something that is none of these.
+        UserError: nothing to compare, something that is none of these, or two files of the same content.
     """
     found: dict[str, Entry] = {}
     for text in ([*names()] if every else []) + texts:
         entry = _entry(text, size, classes)
-        found.setdefault(entry.subject, entry)
+        other = found.setdefault(entry.subject, entry)
+        if entry.file != other.file:
+            raise UserError(f"{other.label} and {text} have the same content; leave out one of them")
     if not found:
         raise UserError("nothing to compare: give names of networks (lps-search networks), checkpoints or ONNX files, or --all")
     return tuple(found.values())

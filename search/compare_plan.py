@@ -67,6 +67,8 @@ class Found:
         mious: mIoU in percent, one a seed of a training.
         miou_from: where they come from.
         miou_data: data set they are of.
+        miou_input: size of the input they are of.
+        seen: whether it was trained on the frames it was scored on.
         failures: what went wrong, by what was tried.
     """
 
@@ -77,6 +79,8 @@ class Found:
     mious: list[float] = field(default_factory=list)
     miou_from: str = ""
     miou_data: str = ""
+    miou_input: str = ""
+    seen: bool = False
     failures: dict[str, str] = field(default_factory=dict)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,22 @@ from search.run import make_folder
 
 FILE = "record.jsonl"
 
+NEEDED = {
+    "prepare": {"failure"},
+    "turn": {"samples_ms", "found", "output", "memory_bytes"},
+    "memory": {"memory_bytes"},
+    "latency": {"latency_ms", "stable"},
+    "training": {"miou_percent"},
+    "score": {"miou_percent"},
+}
+"""What a fact that is no failure must hold, by the `what` of its key."""
+
 
 class Record:
     """The lines of a folder, each a fact under a key; of one key the last holds. A last line that a kill has torn is no fact.
+
+    Each line has the seconds since the one before, or since the record was opened; their sum, `seconds`, is what all calls so far took
+    up to their last facts, None where a line of an older version does not tell.
 
     Args:
         folder: it is made when absent. One process at a time writes to it.
@@ -30,6 +46,7 @@ class Record:
         make_folder(folder)
         self.path = folder / FILE
         self._file = open_alone(self.path)
+        self._since = time.monotonic()
         try:
             self._read()
         except UserError:
@@ -45,7 +62,7 @@ class Record:
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             self._file.truncate(len(whole.encode()))
-        self._facts = _facts(self.path, whole)
+        self._facts, self.seconds = _facts(self.path, whole)
 
     def find(self, key: dict[str, Any]) -> dict[str, Any] | None:
         """The fact of a key, None where there is none."""
@@ -53,13 +70,17 @@ class Record:
 
     def add(self, key: dict[str, Any], fact: dict[str, Any]) -> None:
         """Append a fact. Raises `UserError` where the file cannot be written."""
+        now = time.monotonic()
+        seconds, self._since = now - self._since, now
         try:
-            self._file.write(json.dumps({"key": key, "fact": fact}) + "\n")
+            self._file.write(json.dumps({"key": key, "fact": fact, "seconds": round(seconds, 3)}) + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error}") from error
         self._facts[_key(key)] = fact
+        if self.seconds is not None:
+            self.seconds += seconds
 
     def has_success(self) -> bool:
         """Whether any fact is no failure."""
@@ -71,7 +92,7 @@ class Record:
             self._file.truncate(0)
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error}") from error
-        self._facts = {}
+        self._facts, self.seconds = {}, 0.0
 
     def close(self) -> None:
         """Let another process write."""
@@ -87,23 +108,68 @@ class ReadRecord:
             text = path.read_text()
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}") from error
-        self._facts = _facts(path, text[: text.rfind("\n") + 1])
+        self._facts, self.seconds = _facts(path, text[: text.rfind("\n") + 1])
 
     def find(self, key: dict[str, Any]) -> dict[str, Any] | None:
         """The fact of a key, None where there is none."""
         return self._facts.get(_key(key))
 
 
-def _facts(path: Path, text: str) -> dict[str, dict[str, Any]]:
-    """The facts of whole lines by key. Raises `UserError` for lines of something else."""
+def _facts(path: Path, text: str) -> tuple[dict[str, dict[str, Any]], float | None]:
+    """The facts of whole lines by key, and the seconds they took. Raises `UserError` for lines of something else."""
     found: dict[str, dict[str, Any]] = {}
+    seconds: list[float | None] = []
     for number, line in enumerate(text.splitlines(), 1):
         try:
             values = parse_json(line)
-            found[_key(values["key"])] = dict(values["fact"])
+            found[_key(values["key"])] = _checked(values["key"], values["fact"])
+            seconds.append(_seconds(values.get("seconds")))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged in line {number}: {error!r}; name another folder with --out") from error
-    return found
+    told = [one for one in seconds if one is not None]
+    return found, sum(told) if len(told) == len(seconds) else None
+
+
+def _checked(key: dict[str, Any], fact: dict[str, Any]) -> dict[str, Any]:
+    """A fact whose fields are what is made of them. Raises `ValueError`, `KeyError` or `TypeError`."""
+    if missing := NEEDED.get(key.get("what", ""), set()) - set(fact) if "failure" not in fact else set():
+        raise ValueError(f"{key['what']} lacks {', '.join(sorted(missing))}")
+    for name, value in fact.items():
+        if (is_sound := _SOUND.get(name)) and not is_sound(value):
+            raise ValueError(f"{name} is {str(value)[:40]!r}")
+    return dict(fact)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_time(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "failure": lambda value: isinstance(value, str),
+    "output": lambda value: isinstance(value, str),
+    "stable": lambda value: isinstance(value, bool),
+    "again": lambda value: isinstance(value, bool),
+    "latency_ms": _is_time,
+    "samples_ms": lambda value: isinstance(value, (list, tuple)) and bool(value) and all(map(_is_time, value)),
+    "miou_percent": lambda value: value is None or _is_number(value),
+    "seconds": _is_number,
+    "memory_bytes": lambda value: value is None or _is_number(value),
+    "found": lambda value: isinstance(value, dict) and isinstance(value.get("state"), dict) and _is_time(value["state"].get("pace_ms", 1)),
+}
+"""Whether the value of a field is what it should be."""
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    seconds = float(value)
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"seconds are {value!r}, not a time")
+    return seconds
 
 
 def _key(values: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from lpsnet.errors import UserError
 from lpsnet.zoo import complexity_of, paper_of
 from search.compare_entries import AS_GIVEN, GRAPH, NETWORK, Entry
 from search.compare_plan import ComparePlan, Found, extent
+from search.compare_record import ReadRecord
 from search.files import csv_text, latency_axis, made_by, markdown_table, name_points, new_figure, png
 from search.interval import mean_interval
 from search.pareto import front
@@ -28,7 +29,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 def rows_of(found: list[Found], plan: ComparePlan) -> list[dict[str, Any]]:
     """A row an entry, as the columns of the CSV file."""
     rows = [_row(one, plan) for one in found]
-    scored = [row for row in rows if _comparable(row, plan) and row["miou_percent"] is not None]
+    scored = [row for row in rows if _comparable(row, plan) and _fairly_scored(row)]
     if len({row["data"] for row in scored}) == 1:  # mIoU on different data sets do not compare
         for index in front([(row[_column(plan.boundary)], row["miou_percent"]) for row in scored]):
             scored[index]["front"] = True
@@ -42,6 +43,11 @@ def _column(boundary: str) -> str:
 def _comparable(row: dict[str, Any], plan: ComparePlan) -> bool:
     """Whether a row was measured under the conditions of most: to the same boundary, at the same size."""
     return row[_column(plan.boundary)] is not None and row["input"] == extent(plan.conditions.shape[2:])
+
+
+def _fairly_scored(row: dict[str, Any]) -> bool:
+    """Whether a mIoU is of frames that were not trained on, at the size of the latency."""
+    return row["miou_percent"] is not None and not row["seen"] and row["miou_input"] == row["input"]
 
 
 def _row(found: Found, plan: ComparePlan) -> dict[str, Any]:
@@ -67,13 +73,16 @@ def _row(found: Found, plan: ComparePlan) -> dict[str, Any]:
         "slowest_turn_ms": ranked.slowest_ms if ranked else None,
         "macs_giga_per_ms": None if macs is None or "scores" not in turns else macs / 1e9 / turns["scores"].latency_ms,
         "stable": ranked.stable if ranked else None,
+        "unstable": ", ".join(name for name, taken in turns.items() if not taken.stable),
         "rounds": len(ranked.turns) if ranked else 0,
         "samples": ranked.samples if ranked else 0,
         "output": found.output.get(plan.boundary, ""),
         "memory_mib": None if found.memory_bytes is None else found.memory_bytes / MIB,
         **_scores(found),
         "miou_from": found.miou_from,
+        "miou_input": found.miou_input,
         "data": found.miou_data,
+        "seen": found.seen,
         "front": False,
         "failure": "; ".join(f"{what}: {reason}" for what, reason in found.failures.items()),
     }
@@ -118,7 +127,14 @@ def write_files(out: Path, rows: list[dict[str, Any]], plan: ComparePlan, enviro
     """Write the files of a comparison, each whole or not at all. Raises `UserError` where they cannot be written."""
     conditions = {**json.loads(plan.conditions.key()), "ranked_at": plan.boundary, "rounds": plan.rounds}
     training = {"data": plan.data.partition(":")[0], "recipe": plan.recipe.to_dict() if plan.recipe else None, "seeds": list(plan.seeds)}
-    told = {"conditions": conditions, "environment": environment, "scores": training, **provenance(), "rows": rows}
+    told = {
+        "conditions": conditions,
+        "environment": environment,
+        "scores": training,
+        **provenance(),
+        "seconds": ReadRecord(out).seconds,
+        "rows": rows,
+    }
     try:
         replace_file(out / "compare.csv", csv_text(rows).encode())
         replace_file(out / "compare.md", _markdown(rows, plan, told).encode())
@@ -145,8 +161,9 @@ def _cells(row: dict[str, Any], ends: list[str], plan: ComparePlan) -> list[str]
         return "-" if value is None else format(value, form)
 
     own = "-" if row["paper_gflops"] is None else f"{row['paper_gflops']:g} G at {row['paper_gflops_input']}"
-    notes = ["front"] * row["front"] + ["unstable"] * (row["stable"] is False)
+    notes = ["front"] * row["front"] + [f"unstable: {row['unstable']}"] * bool(row["unstable"])
     notes += [f"at {row['input']}"] * (row["input"] != extent(plan.conditions.shape[2:]))
+    notes += [f"mIoU at {row['miou_input']}"] * (row["miou_input"] not in ("", row["input"])) + ["trained on these frames"] * row["seen"]
     return [
         row["network"],
         shown(row["parameters"], ","),

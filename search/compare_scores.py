@@ -17,7 +17,7 @@ from search.compare_entries import CHECKPOINT, NETWORK
 from search.compare_plan import ComparePlan, Found, extent
 from search.compare_record import Record, digest
 from search.observer import Observer
-from search.scoring import ScorePlan
+from search.scoring import ScorePlan, seen_in_training
 from search.training_folder import read_curve
 from search.training_run import Means, TrainPlan
 
@@ -26,7 +26,7 @@ TRAININGS = "trainings"
 
 @dataclass(frozen=True)
 class _Job:
-    """A score that is to be found: of what, what finding it is called, its key in the record, and where the score is from.
+    """A score that is to be found: of what, what finding it is called, its key in the record, where the score is from, at which input.
 
     With a call that gives it, and the folder of a training; or with the fact itself.
     """
@@ -35,6 +35,7 @@ class _Job:
     what: str
     key: dict[str, Any]
     where: str
+    size: str
     call: Call | None = None
     folder: Path | None = None
     fact: dict[str, Any] | None = None
@@ -106,24 +107,25 @@ class Scorer:
         threads = max(1, at.conditions.threads // at.parallel)
         means = Means(device=at.training_device, precision=at.precision, threads=threads, save_s=60.0, validations=0)
         size = extent(recipe.input_size(native_size(DataSpec.parse(at.data))))
-        where = f"trained here for {recipe.iterations} iterations of {recipe.batch_size} images in {at.precision}, at {size}"
+        where = f"trained here for {recipe.iterations} iterations of {recipe.batch_size} images in {at.precision}"
         call = Call(compare_worker.train, (plan, means, folder))
-        return _Job(found, f"training with seed {seed}", key, where, call=call, folder=folder)
+        return _Job(found, f"training with seed {seed}", key, where, size, call=call, folder=folder)
 
     def _scoring(self, found: Found) -> _Job:
         entry, told = found.entry, read_metadata(found.entry.file)
-        at = f"at {extent(told.input_size)}"
+        size = extent(told.input_size)
         if not self._plan.data:
             found.miou_data = told.provenance.get("data", "unknown")
-            return _Job(found, "scoring", {}, f"told by the checkpoint, {at}", fact={"miou_percent": told.metrics.get("miou_percent")})
+            fact = {"miou_percent": told.metrics.get("miou_percent")}
+            return _Job(found, "scoring", {}, "told by the checkpoint", size, fact=fact)
         key = {"what": "score", "sha256": entry.digest, "data": self._plan.data, "split": "val"}
         plan = ScorePlan(checkpoint=entry.file, data=self._plan.data, split="val")
-        call = Call(compare_worker.evaluate, (plan, self._plan.training_device))
-        return _Job(found, "scoring", key, f"scored here, {at}", call=call)
+        found.seen = seen_in_training(told, plan)
+        return _Job(found, "scoring", key, "scored here", size, call=Call(compare_worker.evaluate, (plan, self._plan.training_device)))
 
     def _keep(self, job: _Job, fact: dict[str, Any]) -> None:
         if fact["miou_percent"] is None:  # of a checkpoint that does not tell
             return
         job.found.mious.append(fact["miou_percent"])
-        job.found.miou_from = job.where
+        job.found.miou_from, job.found.miou_input = f"{job.where}, at {job.size}", job.size
         job.found.miou_data = self._plan.data.partition(":")[0] or job.found.miou_data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,8 +58,9 @@ def prepare(entry: Entry, ends: dict[Path, Conditions]) -> None:
         stem.parent.mkdir(parents=True, exist_ok=True)
         if takes_graphs(at):
             replace_file(files.graph, graph_for(at_boundary(network, at.boundary), at))
-        with files.expected.open("wb") as file:  # last: where it is, all is
-            np.save(file, outputs[at.boundary])
+        expected = io.BytesIO()
+        np.save(expected, outputs[at.boundary])
+        replace_file(files.expected, expected.getvalue())  # last: where it is, all is
 
 
 def turn(entry: Entry, at: Conditions, stem: Path, with_memory: bool) -> Turn:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from latency.lock import device_lock
 from latency.measure import measure_steady
 from latency.measurement import Conditions, Environment, Measurement
-from latency.protocols import is_out_of_memory
 from latency.store import Store
 from latency.worker import Worker
 from lpsnet.architecture import Architecture
-from lpsnet.errors import TrainingFailed
 from search.config import SearchConfig
 from search.observer import Observer
-from search.pool import Ended, Pool, train_here
+from search.pool import Ended, Pool, train_here, with_second_tries
 from search.proxy import Proxy, TrainJob
 
 ATTEMPTS = 2
@@ -183,20 +180,9 @@ class LocalExecutor:
         return self._store.find(name, at, current_environment(self._config)) is not None
 
     def train(self, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]) -> Iterator[Ended]:
-        """See `Executor.train`; several at a time where the configuration says so.
-
-        One that ran out of memory is trained once more after all others, alone: who had the memory may have given it back.
-        """
-        short: list[Ended] = []
+        """See `Executor.train`; several at a time where the configuration says so. What ran out of memory is tried once more."""
         with device_lock(self._config.training_device, alone=False):
-            for ended in self._trained(jobs, on_start, on_wait):
-                if isinstance(ended.result, TrainingFailed) and is_out_of_memory(ended.result):
-                    short.append(ended)
-                else:
-                    yield ended
-            for first in short:
-                for again in self._trained([first.job], lambda job: None, on_wait):
-                    yield dataclasses.replace(again, seconds=first.seconds + again.seconds)
+            yield from with_second_tries(lambda some, told: self._trained(some, told, on_wait), jobs, on_start)
 
     def _trained(self, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]) -> Iterator[Ended]:
         if self._config.parallel > 1:

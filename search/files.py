@@ -31,6 +31,11 @@ def csv_text(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str
     return text.getvalue()
 
 
+def uncomputed(text: str) -> str:
+    """A text for a CSV file that a spreadsheet would compute begins with an apostrophe."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def open_alone(path: Path) -> IO[str]:
     """Open a file of a folder to read and append to, which keeps others who open it so out of the folder until it is closed.
 
@@ -108,9 +113,10 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> lis
 
 
 def made_by(provenance: Mapping[str, Any]) -> str:
-    """The line of a report that says where it comes from, of what `search.run.provenance` gives."""
+    """The line of a report that says where it comes from, of what `search.run.provenance` gives and the `seconds` it took, if known."""
     command, commit, created = (provenance.get(name) or "unknown" for name in ("command", "commit", "created"))
-    return f"Made by `{command}` at commit {commit} on {created}."
+    spent = f", in {seconds / 60:.1f} minutes" if (seconds := provenance.get("seconds")) else ""
+    return f"Made by `{command}` at commit {commit} on {created}{spent}."
 
 
 def new_figure(width: float, height: float, dpi: int = 120) -> Figure:

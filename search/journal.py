@@ -20,7 +20,8 @@ class StudyError(UserError):
 
 def without_password(text: str) -> str:
     """A text with the password of every URL in it hidden."""
-    return re.sub(r"(://[^\s/:@]*):[^\s@]*@", r"\1:***@", text)
+    text = re.sub(r"(://[^\s/:@]*):[^\s@]*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:password|passwd|pwd)=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def open_journal(path: Path, *, heal: bool) -> JournalStorage:

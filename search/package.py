@@ -97,8 +97,24 @@ def write_package(run: Run, steps: list[Step], names: Sequence[str], plan: Packa
     sources = [_source(run, steps, name, picks.picked[name]) for name in wanted]
     with held(out, "a package"):
         folder = _Folder(run, plan, out, observer)
-        entries = {source.name: folder.add(source) for source in sources}
-        return folder.end(entries)
+        others = _standing(run, out, {name: pick for name, pick in picks.picked.items() if name not in wanted})
+        return folder.end({**others, **{source.name: folder.add(source) for source in sources}})
+
+
+def _standing(run: Run, out: Path, picks: dict[str, Picked]) -> dict[str, Any]:
+    """Of other picks the entries of the manifest that still hold."""
+    try:
+        there = parse_json((out / MANIFEST).read_text())
+        entries = {name: there["picks"][name] for name in picks if there["run"] == run.study.name and name in there["picks"]}
+        return {name: entry for name, entry in entries.items() if _holds(out, name, picks[name], entry)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _holds(out: Path, name: str, pick: Picked, entry: dict[str, Any]) -> bool:
+    files = {"checkpoint": CHECKPOINT, "onnx": GRAPH, "card": CARD, **({"engine": ENGINE} if "file" in entry["engine"] else {})}
+    same = entry["step"] == pick.step and entry["architecture"] == pick.architecture
+    return same and all(_digest(out / name / file) == entry[what]["sha256"] for what, file in files.items())
 
 
 def _source(run: Run, steps: list[Step], name: str, pick: Picked) -> _Source:
@@ -138,6 +154,8 @@ class _Folder:
     def add(self, source: _Source) -> dict[str, Any]:
         """Write the files of a pick; returns its entry of the manifest."""
         folder = self._out / source.name
+        for cut_short in (path for name in (CHECKPOINT, GRAPH, ENGINE, CARD) for path in folder.glob(f".{name}*")):
+            cut_short.unlink()  # a kill while it was written left it
         if _digest(folder / CHECKPOINT) != source.sha256:
             self._write(folder / CHECKPOINT, source.path.read_bytes())
         graph = self._graph(source, folder)
@@ -151,6 +169,8 @@ class _Folder:
             **dataclasses.asdict(source.pick),
             "miou_percent": source.told.metrics.get("miou_percent"),
             "weights_from": source.training,
+            "data": source.told.provenance.get("data", ""),
+            "class_names": list(source.told.class_names),
             "input": list(source.told.input_size),
             "latency_input": list(self._run.config.size),
             "latency": latency,
@@ -166,8 +186,6 @@ class _Folder:
         same = {
             "format": FORMAT,
             "run": run.study.name,
-            "data": run.config.data.partition(":")[0],
-            "class_names": list(run.class_names),
             "latency_environment": dataclasses.asdict(run.environment),
             "picks": json.loads(json.dumps(entries)),
         }

@@ -5,6 +5,7 @@ What a training gives does not depend on where it is done, only on its number of
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from latency.protocols import is_out_of_memory
 from latency.worker import Worker, WorkerLost
 from lpsnet.errors import TrainingFailed
 from search.config import SearchConfig
@@ -93,6 +95,23 @@ def train_by(crew: Crew, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob]
             yield ended
     if stopped is not None:
         raise stopped
+
+
+Train = Callable[[Sequence[TrainJob], Callable[[TrainJob], None]], Iterator[Ended]]
+"""Trains jobs, telling of each before it begins."""
+
+
+def with_second_tries(train: Train, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None]) -> Iterator[Ended]:
+    """Train jobs; one that ran out of memory once more after all others, alone: who had the memory may have given it back."""
+    short: list[Ended] = []
+    for ended in train(jobs, on_start):
+        if isinstance(ended.result, TrainingFailed) and is_out_of_memory(ended.result):
+            short.append(ended)
+        else:
+            yield ended
+    for first in short:
+        for again in train([first.job], lambda job: None):
+            yield dataclasses.replace(again, seconds=first.seconds + again.seconds)
 
 
 class Pool:

@@ -21,7 +21,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.errors import TrainingFailed, UserError
 from search.config import SearchConfig
 from search.observer import Observer
-from search.pool import Ended, train_by
+from search.pool import Ended, train_by, with_second_tries
 from search.proxy import Proxy, TrainJob
 from search.ray_cluster import LOCAL, TARGET, Cluster, Lost, Node, Patience
 from search.ray_tasks import CODE, Shipped, on_target, software, trained
@@ -101,13 +101,17 @@ class RayExecutor:
 
     def environment(self) -> Environment:
         """That of the node that measures; see `Executor.environment`."""
+        tries = 0
         while True:
             target = self._target()
             if self._measured_by and self._measured_by[0] == target.id:
                 return self._measured_by[1]
             try:
                 found: Environment = self._ask(target, "environment")
-            except Lost:
+            except Lost as lost:
+                tries += not lost.with_node
+                if tries == TRIES:
+                    raise BackendError(f"the process on {target.host}, the node with {TARGET}, was lost {TRIES} times: {lost}") from None
                 continue
             except BackendError as error:
                 raise BackendError(f"{target.host}, the node with {TARGET}: {error}") from error
@@ -130,8 +134,8 @@ class RayExecutor:
         return bool(self._on_target("holds", name, boundary))
 
     def train(self, jobs: Sequence[TrainJob], on_start: Callable[[TrainJob], None], on_wait: Callable[[int], None]) -> Iterator[Ended]:
-        """See `Executor.train`; as many at a time as the cluster has room for."""
-        yield from train_by(_Tasks(self, self._shipped(), jobs), jobs, on_start, on_wait)
+        """See `Executor.train`; as many at a time as the cluster has room for. What ran out of memory is tried once more."""
+        yield from with_second_tries(lambda some, told: train_by(_Tasks(self, self._shipped(), some), some, told, on_wait), jobs, on_start)
 
     def _on_target(self, name: str, *arguments: Any) -> Any:
         """What the node that measures answers; asked again where the answer is lost."""

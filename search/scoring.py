@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lpsnet.checkpoint import load, read_description
+from lpsnet.checkpoint import Metadata, load, read_description
 from lpsnet.data import DataSpec, native_size, open_split
 from lpsnet.data.augment import normalise
 from lpsnet.data.cityscapes import LABEL_IDS
@@ -20,6 +20,7 @@ from lpsnet.errors import UserError
 from lpsnet.evaluation import Evaluation, evaluate, predict, scaled_size
 from lpsnet.zoo import Network, check_size
 from search.cards import write_confusion
+from search.files import uncomputed
 from search.observer import Observer
 from search.run import make_folder, provenance, write_json
 
@@ -66,7 +67,7 @@ def score(
     _check(plan, network, frames, out, submission)
     told = read_description(plan.checkpoint)
     own = told.input_size if told is not None else frames.size
-    if told is not None and told.provenance.get("data") == spec.name and plan.split in told.provenance.get("splits", ()):
+    if told is not None and seen_in_training(told, plan):
         observer.note(f"{plan.checkpoint} was trained on the {plan.split} split, too: what it scores there says little")
     size = plan.size or own
     for scale in plan.scales:
@@ -90,6 +91,11 @@ def score(
     return found
 
 
+def seen_in_training(told: Metadata, plan: ScorePlan) -> bool:
+    """Whether a checkpoint says that it was trained on the split it is to be scored on."""
+    return told.provenance.get("data") == DataSpec.parse(plan.data).name and plan.split in told.provenance.get("splits", ())
+
+
 def _check(plan: ScorePlan, network: Network, frames: Frames, out: Path | None, submission: Path | None) -> None:
     """Raise `UserError` where the network's classes are not those of the data or the server, or a folder cannot be made."""
     if network.num_classes != frames.num_classes:
@@ -102,11 +108,10 @@ def _check(plan: ScorePlan, network: Network, frames: Frames, out: Path | None, 
 
 
 def write_scores(out: Path, found: Evaluation, told: dict[str, object]) -> None:
-    """Write `scores.json`, `classes.csv` and `confusion.png`. Raises `UserError` where the folder cannot be written."""
+    """Write `classes.csv` and `confusion.png`, and last `scores.json`. Raises `UserError` where the folder cannot be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         lists = {"boundary_iou_percent": list(found.boundary_iou_percent), "category_iou_percent": found.category_iou_percent}
-        write_json(out / "scores.json", {**found.scores.to_dict(), **lists, "images": found.images, **told, **provenance()})
         rows = zip(
             found.class_names,
             found.scores.class_iou_percent,
@@ -118,8 +123,9 @@ def write_scores(out: Path, found: Evaluation, told: dict[str, object]) -> None:
         with (out / "classes.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["class", "iou_percent", "precision_percent", "recall_percent", "boundary_iou_percent"])
-            writer.writerows([[row[0], *("" if value is None else f"{value:.3f}" for value in row[1:])] for row in rows])
+            writer.writerows([[uncomputed(row[0]), *("" if value is None else f"{value:.3f}" for value in row[1:])] for row in rows])
         write_confusion(out / "confusion.png", found.confusion, found.class_names)
+        write_json(out / "scores.json", {**found.scores.to_dict(), **lists, "images": found.images, **told, **provenance()})
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
 

@@ -344,7 +344,7 @@ def _write_results(plan: TrainPlan, out: Path, network: Network, found: Evaluati
         licence=licence,
         provenance={**provenance(), "data": plan.data.partition(":")[0], "splits": list(plan.splits), "seed": plan.seed, "init": plan.init},
     )
-    write_scores(out, found, {"trained_on_val": "val" in plan.splits})
     write_curve_figure(out / "curve.png", read_curve(out / CURVE))
     write_card(path, out / "README.md")
+    write_scores(out, found, {"trained_on_val": "val" in plan.splits})  # last: where they are, all is
     (out / STATE).unlink(missing_ok=True)

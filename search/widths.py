@@ -8,14 +8,19 @@ MOST_WIDTH = 1024
 """Beyond it a fit ends, however fast the network still is."""
 
 
+EVEN = 8
+"""Of widths that are multiples of it vectors and tensor cores compute whole ones, so that they may be faster than narrower ones."""
+
+
 def nearest_width(latency_ms: Callable[[int], float], target_ms: float, first: int, most: int = MOST_WIDTH) -> int:
     """The whole width from 1 to `most` whose latency lies nearest `target_ms`; of two as near the wider.
 
-    Doubles or halves `first` until the target lies between two widths, then halves what lies between. Where latency grows with
-    the width no other comes nearer; where it does not, none that was asked for does.
+    Doubles or halves `first` until the target lies between two widths, then halves what lies between, then tries the multiples of
+    `EVEN` above what is nearest while they are faster than the target. A width is not taken where a wider one was found to be as fast.
+    Where latency grows with the width no other comes nearer; where it does not, none that was asked for and may be taken does.
 
     Args:
-        latency_ms: latency of a width; asked once for each of a few widths, none above twice the fitted one but for `first`.
+        latency_ms: latency of a width; asked once for each of a few widths, none above twice the fitted one and `EVEN` but for `first`.
         target_ms: what is to be met.
         first: asked for first, from 1 to `most`.
         most: the largest width.
@@ -34,4 +39,14 @@ def nearest_width(latency_ms: Callable[[int], float], target_ms: float, first: i
             width = high // 2
         else:
             width = (low + high) // 2
-    return min(known, key=lambda one: (abs(known[one] - target_ms), -one))
+    for even in range(_nearest(known, target_ms) // EVEN * EVEN + EVEN, most + 1, EVEN):
+        if even not in known:
+            known[even] = latency_ms(even)
+        if known[even] >= target_ms:
+            break
+    return _nearest(known, target_ms)
+
+
+def _nearest(known: dict[int, float], target_ms: float) -> int:
+    taken = [one for one in known if not any(wider > one and known[wider] <= known[one] for wider in known)]
+    return min(taken, key=lambda one: (abs(known[one] - target_ms), -one))

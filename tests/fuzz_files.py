@@ -347,7 +347,30 @@ def videos(folder: Path) -> Attempt:
     return attempt
 
 
+def records(folder: Path) -> Attempt:
+    from search.compare_record import FILE, ReadRecord, Record
+
+    turn = {"samples_ms": [1.5, 1.25], "found": {"state": {"pace_ms": 0.5}}, "output": "1x64x96 int64", "memory_bytes": None}
+    facts = [
+        {"key": {"what": "latency", "network": "N0"}, "fact": {"latency_ms": 1.5, "stable": True}, "seconds": 2.5},
+        {"key": {"what": "turn", "round": 0}, "fact": turn},
+        {"key": {"a": [1, 2]}, "fact": {"failure": "no"}},
+    ]
+
+    def attempt(rng: random.Random) -> None:
+        lines = [json_like(rng, fact) if rng.random() < 0.5 else as_json(fact) for fact in facts]
+        (folder / FILE).write_bytes(b"\n".join(lines) + rng.choice((b"\n", b"")))
+        for key in [fact["key"] for fact in facts]:
+            ReadRecord(folder).find(key)
+        opened = Record(folder)
+        opened.has_success()
+        opened.close()
+
+    return attempt
+
+
 FILES = (
+    Target("record", 50_000, records, "record.jsonl of compare and ablate"),
     Target("dataset.yaml", 10_000, descriptions, "dataset.yaml of a folder"),
     Target("image", 17_000, images, "images, masks and colour masks"),
     Target("data folder", 1_300, data_folders, "folders of CamVid's layout and of one's own"),

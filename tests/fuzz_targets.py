@@ -293,22 +293,6 @@ def tables(folder: Path) -> Attempt:
     return attempt
 
 
-def records(folder: Path) -> Attempt:
-    from search.compare_record import FILE, ReadRecord, Record
-
-    facts = [{"key": {"what": "latency", "network": "N0"}, "fact": {"latency_ms": 1.5}}, {"key": {"a": [1, 2]}, "fact": {"failure": "no"}}]
-
-    def attempt(rng: random.Random) -> None:
-        lines = [json_like(rng, fact) if rng.random() < 0.5 else as_json(fact) for fact in facts]
-        (folder / FILE).write_bytes(b"\n".join(lines) + rng.choice((b"\n", b"")))
-        ReadRecord(folder).find(facts[0]["key"])
-        opened = Record(folder)
-        opened.has_success()
-        opened.close()
-
-    return attempt
-
-
 def beside_a_run(folder: Path) -> Attempt:
     """Folders of `compare`, `bench-table`, `rival` and `noise-floor` as a report reads them."""
     from search.pages.facts import read_facts
@@ -392,7 +376,6 @@ _HERE = (
     Target("run", 1_200, runs, "whole runs: show, watch, report"),
     Target("predictor", 600, predictors, "predictor.json and its layer table"),
     Target("table", 70_000, tables, "CSV: curves, trainings, studies"),
-    Target("record", 50_000, records, "record.jsonl of compare and ablate"),
     Target("beside", 10_000, beside_a_run, "compare, rival and noise-floor files beside a report"),
     Target("ablation", 5_000, ablations, "study.json of ablate"),
 )

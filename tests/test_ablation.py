@@ -111,7 +111,7 @@ class TestFittingAWidth:
         first = data.draw(st.integers(1, len(gains)))
         width = nearest_width(latency_ms, target, first, len(gains))
         assert abs(latencies[width - 1] - target) == min(abs(one - target) for one in latencies)
-        assert len(asked) == len(set(asked)) <= 2 * len(gains).bit_length() + 1
+        assert len(asked) == len(set(asked)) <= 2 * len(gains).bit_length() + 2
 
     def test_of_two_as_near_the_wider_is_taken_and_none_is_asked_for_far_beyond(self) -> None:
         asked: list[int] = []
@@ -120,9 +120,18 @@ class TestFittingAWidth:
         assert nearest_width(lambda width: 9.0 + width, 1.0, 14) == 1
         assert nearest_width(float, 1e6, 3, 40) == 40
 
-    def test_where_latency_falls_now_and_then_the_nearest_of_those_asked_for_is_taken(self) -> None:
-        latencies = {14: 9.0, 7: 5.0, 10: 12.0, 8: 6.0, 9: 8.4}
-        assert nearest_width(latencies.__getitem__, 8.8, 14) == 14
+    def test_a_width_is_not_taken_where_a_wider_one_is_as_fast(self) -> None:
+        steps = {width: float(width + (0 if width % 8 == 0 else 10)) for width in range(1, 100)}  # multiples of 8 are fast
+        assert nearest_width(steps.__getitem__, 31.0, 14) == 32  # 21 takes 31 ms, too
+        assert nearest_width(steps.__getitem__, 36.0, 14) == 40  # 26 takes 36
+        falling = {14: 9.0, 7: 5.0, 10: 12.0, 8: 6.0, 9: 8.4, 16: 11.0}
+        assert nearest_width(falling.__getitem__, 8.8, 14) == 14
+
+    def test_a_spike_does_not_hide_the_wider_ones_behind_it(self) -> None:
+        steps = {width: float(width) for width in range(1, 100)} | {14: 90.0}
+        asked: list[int] = []
+        assert nearest_width(lambda width: asked.append(width) or steps[width], 41.0, 14) == 40  # type: ignore[func-returns-value]
+        assert len(asked) == len(set(asked))
 
 
 class TestThePlan:

@@ -19,6 +19,7 @@ from lpsnet.architecture import TABLE_4
 from search import latency_space
 from search.cli import run
 from search.cli.console import parse_size
+from search.cli.many_values import spread
 from search.cli.table_verbs import parse_widths
 from tests.tiny import TINY_OPTIONS, few_frames, fill_store, tiny_config
 
@@ -343,3 +344,11 @@ def test_parsing_of_sizes_and_widths() -> None:
 def test_the_installed_command_exits_with_the_code_and_without_a_traceback() -> None:
     done = subprocess.run([sys.executable, "-c", "from search.cli import main; main(['measure', 'B1'])"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error:") and len(done.stderr.splitlines()) == 1
+
+
+def test_values_in_a_row_get_options_of_their_own_and_nothing_else_does() -> None:
+    assert spread(["runs/a", "--pick", "S=7", "M=8", "--json"]) == ["runs/a", "--pick", "S=7", "--pick", "M=8", "--json"]
+    assert spread(["--budget-ms", "5", "10", "--fps", "60", "runs/a", "7"]) == [
+        *("--budget-ms", "5", "--budget-ms", "10", "--fps", "60", "runs/a", "7")
+    ]
+    assert spread(["--boundary", "labels", "5"]) == ["--boundary", "labels", "5"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -59,11 +61,18 @@ def record(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "record.jsonl").read_text().splitlines()]
 
 
-def checkpoint(path: Path, name: str = "N0", classes: int = 11, miou: float | None = 31.25) -> Path:
+def checkpoint(path: Path, name: str = "N0", classes: int = 11, miou: float | None = 31.25, splits: Sequence[str] = ("train",)) -> Path:
     torch.manual_seed(0)
     metrics = {} if miou is None else {"miou_percent": miou, "class_iou_percent": [miou] * classes}
     names = tuple(f"c{number}" for number in range(classes))
-    save(path, build(name, classes), class_names=names, input_size=(64, 96), metrics=metrics, provenance={"data": "made"})
+    save(
+        path,
+        build(name, classes),
+        class_names=names,
+        input_size=(64, 96),
+        metrics=metrics,
+        provenance={"data": "camvid", "splits": list(splits)},
+    )
     return path
 
 
@@ -89,7 +98,7 @@ def test_networks_of_every_kind_stand_in_one_table(compare: Compare, tmp_path: P
     assert foreign["parameters"] == FOREIGN_PARAMETERS and foreign["macs_giga"] == foreign_macs(64, 96) / 1e9
     assert foreign["output"] == "1x5x32x48 float32" and foreign["architecture"] == ""
     scored = by[str(weights)]
-    assert (scored["miou_percent"], scored["data"], scored["classes"]) == (31.25, "made", 11)
+    assert (scored["miou_percent"], scored["data"], scored["classes"]) == (31.25, "camvid", 11)
     assert scored["miou_from"] == "told by the checkpoint, at 64x96"
     assert scored["front"] and sum(row["front"] for row in rows) == 1
 
@@ -136,13 +145,13 @@ def test_networks_take_turns_and_the_order_is_turned_around(compare: Compare, tm
 def test_a_network_whose_turns_do_not_agree_gets_more_and_the_fastest_counts(
     compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = {"N0": [9.0, 2.0, 3.0, 2.1], WIDER: [1.0, 1.05], SMALL: [1.0, 2.0, 4.0, 8.0]}
+    times = {"N0": [9.0, 2.0, 3.0, 2.1], WIDER: [1.0, 1.05, 1.05, 1.05], SMALL: [1.0, 2.0, 4.0, 8.0]}
     turns: dict[tuple[str, str], int] = {}
     asked: list[float] = []
 
     def turn(entry: Entry, at: Conditions, stem: Path, with_memory: bool) -> Turn:
         number = turns[entry.label, at.boundary] = turns.get((entry.label, at.boundary), -1) + 1
-        taken = times[entry.label][number] if at.boundary == "labels" else 0.5
+        taken = times[entry.label][number] if at.boundary == "labels" else 0.5 * 2 ** (number * (entry.label == WIDER))
         found = {"output_shape": [1], "output_type": "int64", "state": {"pace_ms": 0.4 + taken}}
         return Turn(samples_ms=(taken,), clock="perf_counter", load_s=0.0, found=found)
 
@@ -152,10 +161,12 @@ def test_a_network_whose_turns_do_not_agree_gets_more_and_the_fastest_counts(
     rows = compare(*arguments)
     assert [(row["latency_labels_ms"], row["slowest_turn_ms"], row["rounds"], row["stable"]) for row in rows] == [
         (2.0, 9.0, 4, True),
-        (1.0, 1.05, 2, True),
+        (1.0, 1.05, 4, True),
         (1.0, 8.0, 4, False),
     ]
-    assert "| unstable |" in (tmp_path / "out" / "compare.md").read_text()
+    assert [row["unstable"] for row in rows] == ["", "scores", "labels"]
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "| unstable: scores |" in text and "| unstable: labels |" in text
     assert asked[0] == math.inf and asked[-1] == 0.9  # what the graph of the pace took at least outlives the process of a turn
     assert compare(*arguments) == rows and turns["N0", "labels"] == 3  # nothing is taken again
 
@@ -211,6 +222,18 @@ def test_a_killed_comparison_goes_on_where_it_stopped(compare: Compare, tmp_path
     assert [row["rounds"] for row in rows] == [2, 2] and not (tmp_path / "out" / "graphs").exists()
     after = record(tmp_path / "out")
     assert after[:3] == known and len(after) == 8
+    told = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert told["seconds"] == pytest.approx(sum(line["seconds"] for line in after)) and min(line["seconds"] for line in after) > 0
+    assert re.search(r", in \d+\.\d minutes\.", (tmp_path / "out" / "compare.md").read_text())
+
+
+def test_how_long_a_comparison_took_is_not_told_where_an_older_record_does_not_say(compare: Compare, tmp_path: Path) -> None:
+    compare("N0", *QUICK, *TORCH)
+    lines = [{name: value for name, value in line.items() if name != "seconds"} for line in record(tmp_path / "out")]
+    (tmp_path / "out" / "record.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    compare("N0", *QUICK, *TORCH, "--rounds", "3")
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["seconds"] is None
+    assert "minutes" not in (tmp_path / "out" / "compare.md").read_text()
 
 
 def test_networks_are_trained_under_one_recipe_and_checkpoints_scored(
@@ -245,6 +268,21 @@ def test_networks_are_trained_under_one_recipe_and_checkpoints_scored(
     assert any("the loss is" in row["failure"] for row in lost[:2])
 
 
+def test_a_score_that_does_not_go_with_a_latency_is_told_and_not_on_the_front(
+    compare: Compare, make_camvid: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = ["--data", f"camvid:{make_camvid()}", "--training-device", "cpu"]
+    (row,) = compare("N0", *data, "--train", "1", *SIZE, *(QUICK[2:]), *TORCH)
+    assert row["input"] == row["miou_input"] == "64x96" and row["front"]  # what --train trains at is the default of --input
+    (row,) = compare("N0", *data, "--train", "1", *SIZE, *QUICK, *TORCH, "--input", "96x128")
+    assert (row["input"], row["miou_input"], row["front"]) == ("96x128", "64x96", False)
+    assert "mIoU at 64x96" in (tmp_path / "out" / "compare.md").read_text()
+    seen = checkpoint(tmp_path / "seen.safetensors", splits=["train", "val"])
+    (row,) = compare(str(seen), *data, *QUICK, *TORCH)
+    assert row["seen"] and not row["front"] and row["miou_percent"] is not None
+    assert "trained on these frames" in (tmp_path / "out" / "compare.md").read_text()
+
+
 def test_a_network_that_is_added_to_the_table_appears(
     compare: Compare, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,8 +310,11 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for name in ("damaged.onnx", "damaged.safetensors", "net.pth", "file"):
         (tmp_path / name).write_text("no network")
     write_foreign(tmp_path / "two.onnx", inputs=2)
+    shutil.copy(checkpoint(tmp_path / "a.safetensors"), tmp_path / "b.safetensors")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "record.jsonl").write_text("nonsense\n")
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / "record.jsonl").write_text('{"key": {}, "fact": {}, "seconds": -1}\n')
     cases = [
         ([], "nothing to compare"),
         (["resnet"], "the comparison networks are skipnet-vgg16, "),
@@ -291,17 +332,42 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["N0", "--input", "big"], "--input takes a size"),
         (["N0", "--train", "5"], "add --data"),
         (["N0", "--data", "cityscape:x"], "unknown data set"),
+        ([str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")], "b.safetensors have the same content; leave out one of them"),
         (["N0", "--train", "5", "--data", "synthetic", "--recipe", "none"], "unknown recipe 'none'"),
         (["N0", "--train", "5", "--data", "synthetic", "--set", "iterations=7"], "leave out --set iterations"),
         (["N0", "--rounds", "0"], "--rounds"),
         (["N0", "--out", str(tmp_path / "file" / "x")], "cannot be made"),
         (["N0", "--out", str(tmp_path / "broken")], "is damaged in line 1"),
+        (["N0", "--out", str(tmp_path / "early")], "damaged in line 1: ValueError('seconds are -1, not a time')"),
     ]
     for arguments, message in cases:
         out = [] if "--out" in arguments else ["--out", str(tmp_path / "out")]
         assert run(["compare", *arguments, *out]) == 2, arguments
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
         assert message in line, arguments
+
+
+def test_a_record_whose_facts_are_not_what_they_should_be_is_damaged(
+    compare: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare("N0", *QUICK, *TORCH, "--rounds", "1")
+    whole = record(tmp_path / "out")
+    for name, value in (
+        ("samples_ms", []),
+        ("samples_ms", ["1"]),
+        ("samples_ms", [-1.0]),
+        ("found", {}),
+        ("output", 3),
+        ("memory_bytes", None),
+    ):
+        lines = [dict(line) for line in whole]
+        lines[0]["fact"] = (
+            {**lines[0]["fact"], name: value} if value is not None else {k: v for k, v in lines[0]["fact"].items() if k != name}
+        )
+        (tmp_path / "out" / "record.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert run(["compare", "N0", *QUICK, *TORCH, "--rounds", "1", "--out", str(tmp_path / "out")]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+        assert "record.jsonl is damaged in line 1" in line and name in line
 
 
 def test_one_comparison_at_a_time_writes_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,10 +21,8 @@ from lpsnet import load
 from lpsnet.checkpoint import read_metadata
 from lpsnet.errors import UserError
 from lpsnet.hub import HubNetwork
-from lpsnet.recipe import TrainRecipe, named_recipe, resized
 from search import package as packaging
 from search.cli import run as cli
-from search.cli.family_verbs import spread
 from search.executor import current_environment
 from search.package import CARD, CHECKPOINT, ENGINE, FULL, GRAPH, MANIFEST, SHORT
 from search.picks import read_picks, remember_training, training_folder
@@ -145,14 +143,6 @@ def test_what_cannot_be_had_is_one_line_that_says_the_nearest_and_remembers_noth
     assert not (run / "picks.json").exists()
 
 
-def test_values_in_a_row_get_options_of_their_own_and_nothing_else_does() -> None:
-    assert spread(["runs/a", "--pick", "S=7", "M=8", "--json"]) == ["runs/a", "--pick", "S=7", "--pick", "M=8", "--json"]
-    assert spread(["--budget-ms", "5", "10", "--fps", "60", "runs/a", "7"]) == [
-        *("--budget-ms", "5", "--budget-ms", "10", "--fps", "60", "runs/a", "7")
-    ]
-    assert spread(["--boundary", "labels", "5"]) == ["--boundary", "labels", "5"]
-
-
 def test_damaged_picks_and_picks_of_another_chain_are_told(run: Path, told: Told, refused: Refused) -> None:
     told("family", run, "--pick", "S=1")
     file = run / "picks.json"
@@ -234,16 +224,6 @@ def test_a_training_elsewhere_is_remembered_where_it_lies(run: Path, tmp_path: P
     assert training_folder(run, text) == run / "mine" and read_picks(run).trainings == {text: "mine"}
 
 
-def test_a_recipe_for_another_size_keeps_the_share_of_its_crops() -> None:
-    camvid = named_recipe("camvid")
-    assert resized(camvid, (720, 960), (720, 960)) is camvid
-    half = resized(camvid, (720, 960), (360, 480))
-    assert (half.input_height, half.input_width, half.crop_height, half.crop_width) == (360, 480, 320, 416)
-    whole = resized(TrainRecipe(iterations=1), (100, 200), (50, 40))
-    assert (whole.input_height, whole.input_width, whole.crop_height, whole.crop_width) == (50, 40, 0, 0)
-    assert resized(camvid, (720, 960), (1, 1)).crop_height == 1
-
-
 def test_a_training_is_of_a_network_or_of_a_pick_and_nothing_between(run: Path, told: Told, refused: Refused) -> None:
     told("family", run, "--pick", "S=0")
     either = "train takes a network and --out FOLDER, or --from RUN and --pick NAME"
@@ -269,6 +249,7 @@ def test_a_package_holds_what_its_manifest_says_and_runs_as_torch_does(run: Path
     assert manifest["commit"] is not None and manifest["command"] and manifest["latency_environment"]["cores"]
     for name, step in (("S", chain[0]), ("L", chain[2])):
         entry = manifest["picks"][name]
+        assert entry["data"] == "synthetic" and len(entry["class_names"]) == 11
         assert entry["architecture"] == str(step.chosen.architecture) and entry["miou_percent"] == step.chosen.miou_percent
         assert entry["latency"]["scores"]["latency_ms"] == entry["latency"]["labels"]["latency_ms"] == step.chosen.latency_ms
         for part in ("checkpoint", "onnx", "engine", "card"):
@@ -356,6 +337,22 @@ def test_cut_short_anywhere_it_leaves_no_manifest_and_goes_on_with_what_is_whole
         weights = (run / "checkpoints" / f"{step.chosen.architecture}.safetensors").read_bytes()
         assert manifest["picks"][name]["checkpoint"]["sha256"] == hashlib.sha256(weights).hexdigest()
     assert set(contents(folder)) == {*after, str(folder / MANIFEST)}
+
+
+def test_picks_that_are_packaged_one_by_one_stand_in_one_manifest_while_they_hold(run: Path, chain: list[Step], told: Told) -> None:
+    told("family", run, "--pick", "S=0", "M=1", "L=2")
+    folder = run / "package"
+    small = told("package", run, "S", "--no-engine")["picks"]["S"]
+    assert told("package", run, "M", "--no-engine")["picks"]["S"] == small
+    (folder / "M" / f".{GRAPH}.x7").write_bytes(b"half")  # as a kill leaves it
+    told("package", run, "M", "--no-engine")
+    assert not list(folder.rglob(".*"))
+    (folder / "S" / GRAPH).write_bytes(b"damaged")
+    assert list(told("package", run, "L", "--no-engine")["picks"]) == ["M", "L"]
+    told("family", run, "--forget", "M")
+    assert list(told("package", run, "L", "--no-engine")["picks"]) == ["L"]
+    (folder / MANIFEST).write_text("{}")
+    assert list(told("package", run, "L", "--no-engine")["picks"]) == ["L"]
 
 
 def test_a_damaged_part_of_a_package_is_made_anew(run: Path, told: Told) -> None:

@@ -312,6 +312,7 @@ def test_an_enumeration_reads_as_a_sentence() -> None:
         ("postgresql://me:p/w:x@host/name", "postgresql://me:***@host/name"),
         ("mysql+pymysql://me:secret@host:3306/name", "mysql+pymysql://me:***@host:3306/name"),
         ("--storage postgresql://me:s@h/n --out x", "--storage postgresql://me:***@h/n --out x"),
+        ("postgresql://host/name?user=me&password=p%2Fw&sslmode=require", "postgresql://host/name?user=me&password=***&sslmode=require"),
         ("http://host:80/path", "http://host:80/path"),
     ],
 )

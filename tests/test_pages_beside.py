@@ -282,17 +282,20 @@ class TestStudies:
         write_csv(folder / "rivals" / "live_tpe_0.csv", [row])
         told = {"config": facts.run.config.to_dict(), "environment": ENVIRONMENT}
         (folder / "rivals" / "live_tpe_0.json").write_text(json.dumps(told))
+        for more in ("answers", "against", "fronts"):  # of the same search, with other columns
+            write_csv(folder / "rivals" / f"live_tpe_0_{more}.csv", [{"sampler": "tpe", "spent_s": 1.0}])
         (network,) = read_others(facts, []).networks
         assert (network.group, network.latency_ms, network.miou_percent, network.apart) == ("tpe (rival)", 1.0, 50.0, "")
 
     def test_replayed_rivals_are_a_table_and_their_way_a_plot(self, facts: RunFacts, folder: Path) -> None:
-        rows = [{"sampler": "greedy", "seeds": 2, "hypervolume": 3.0, "low": 2.5, "high": 3.5}]
-        write_csv(folder / "rivals" / "summary.csv", [*rows, {**rows[0], "sampler": "random", "low": "", "high": ""}])
+        greedy = {"spent_s": 20.0, "sampler": "greedy", "seeds": 2, "hypervolume": 3.0, "low": 0.0, "high": 3.5}
+        earlier = {**greedy, "spent_s": 10.0, "hypervolume": 2.0}
+        write_csv(folder / "rivals" / "summary.csv", [greedy, {**greedy, "sampler": "random", "low": "", "high": ""}, earlier])
         curves = [("greedy", 10.0, 1.0), ("greedy", 10.0, 3.0), ("greedy", 20.0, 4.0), ("random", 10.0, 1.0)]
         write_csv(folder / "rivals" / "curves.csv", [{"sampler": n, "spent_s": t, "hypervolume": v} for n, t, v in curves])
         report = report_of(facts, frames=0)
         found = next(one for one in report.tables if one.key == "searches")
-        assert [row[0] for row in found.rows] == ["greedy", "random"] and found.rows[0][1:] == (2, 3.0, 2.5, 3.5)
+        assert [row[0] for row in found.rows] == ["greedy", "random"] and found.rows[0][1:] == (2, 3.0, 0.0, 3.5)
         plot = next(item for s in report.sections for item in s.items if isinstance(item, Plot) and item.key == "searches-plot")
         assert plot.traces[0]["x"] == [10.0, 20.0] and plot.traces[0]["y"] == [2.0, 4.0]
 

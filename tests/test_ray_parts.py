@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from latency.protocols import MeasurementFailed
+from latency.protocols import BackendError, MeasurementFailed
 from lpsnet.errors import TrainingFailed, UserError
 from lpsnet.training import Trained
 from search import ray_cluster, ray_executor
@@ -199,6 +199,44 @@ def test_a_candidate_fails_where_its_process_is_lost_often_and_not_where_nodes_a
     (ended,) = train_by(tasks, [JOB], lambda job: None, lambda running: None)
     assert isinstance(ended.result, TrainingFailed) and told in str(ended.result)
     assert cluster.submitted == len(lost) + (told == "nothing to tell")
+
+
+def test_a_candidate_that_ran_out_of_memory_on_the_cluster_is_trained_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [TrainingFailed("out of memory: 3 GB asked for"), TrainingFailed("nothing to tell")]
+    cluster = Unlucky([])
+    monkeypatch.setattr(cluster, "answer", lambda reference: (Ended(JOB, results[reference - 1], 1.0), None))
+    executor = RayExecutor.__new__(RayExecutor)
+    for name, value in {"_cluster": cluster, "_config": tiny_config(), "_observer": Observer(), "_splits": (None, None)}.items():
+        setattr(executor, name, value)
+    monkeypatch.setattr(executor, "_slots", lambda: 1)
+    monkeypatch.setattr(executor, "_training_options", dict)
+    begun: list[TrainJob] = []
+    (ended,) = executor.train([JOB], begun.append, lambda running: None)
+    assert (ended.result, ended.seconds, begun, cluster.submitted) == (results[1], 2.0, [JOB], 2)
+
+
+def test_a_node_whose_process_is_lost_at_once_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Made:
+        def __init__(self, address: str) -> None: ...
+
+        def nodes(self) -> list[Node]:
+            return [Node("id", "jetson", 2.0, 0.0, 0.0, True)]
+
+        def submit(self, *arguments: object) -> int:
+            asked.append(1)
+            return len(asked)
+
+        def answer_from(self, target: Node, reference: int) -> Any:
+            raise Lost("its process was lost", with_node=False)
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(ray_executor, "Cluster", Made)
+    with pytest.raises(BackendError, match=f"the process on jetson, the node with latency_target, was lost {TRIES} times"):
+        RayExecutor(tiny_config(), RayPlan(address="h:1"), Observer())
+    assert len(asked) == TRIES
 
 
 def test_ray_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from lpsnet.errors import UserError
-from lpsnet.recipe import RECIPES, TrainRecipe, changed, named_recipe, proxy_recipe
+from lpsnet.recipe import RECIPES, TrainRecipe, changed, named_recipe, proxy_recipe, resized
 
 
 @pytest.mark.parametrize(
@@ -122,3 +122,13 @@ def test_fields_are_set_by_name_and_mistakes_are_named() -> None:
 def test_the_cosine_falls_from_the_peak_to_0() -> None:
     recipe = TrainRecipe(iterations=101, warmup_iterations=1, schedule="cosine", learning_rate=2.0)
     assert recipe.rate_at(1) == 2.0 and recipe.rate_at(51) == pytest.approx(1.0) and recipe.rate_at(100) == pytest.approx(0, abs=1e-3)
+
+
+def test_a_recipe_for_another_size_keeps_the_share_of_its_crops() -> None:
+    camvid = named_recipe("camvid")
+    assert resized(camvid, (720, 960), (720, 960)) is camvid
+    half = resized(camvid, (720, 960), (360, 480))
+    assert (half.input_height, half.input_width, half.crop_height, half.crop_width) == (360, 480, 320, 416)
+    whole = resized(TrainRecipe(iterations=1), (100, 200), (50, 40))
+    assert (whole.input_height, whole.input_width, whole.crop_height, whole.crop_width) == (50, 40, 0, 0)
+    assert resized(camvid, (720, 960), (1, 1)).crop_height == 1

@@ -30,6 +30,8 @@ from lpsnet.data.files import MOST_PIXELS, read_image
 from lpsnet.data.folder import read_description
 from lpsnet.data.frames import DataError
 from lpsnet.errors import UserError
+from lpsnet.evaluation import Evaluation
+from lpsnet.metrics import scores
 from lpsnet.resume import Keeper
 from search.cards import card
 from search.cli import run
@@ -40,6 +42,7 @@ from search.files import csv_rows
 from search.picks import Picked, Picks, write_picks
 from search.retrain import retraining
 from search.run import RunError
+from search.scoring import write_scores
 from search.training_folder import check_plan
 from tests.test_store import measurement
 
@@ -308,3 +311,18 @@ def test_a_model_card_shows_names_as_they_are(tmp_path: Path) -> None:
     assert not kinds & {"html_block", "html_inline", "link_open", "image"}
     with pytest.raises(CheckpointError, match="makes no sense"):
         card(path.name, read_metadata(checkpoint(path, metrics={"miou_percent": "1"})))
+
+
+def test_a_spreadsheet_computes_no_name_of_a_class(tmp_path: Path) -> None:
+    confusion = torch.tensor([[3, 1], [0, 2]])
+    names = ("=1+1", "road")
+    found = Evaluation(
+        scores=scores(confusion),
+        confusion=confusion,
+        boundary_iou_percent=(1.0, None),
+        category_iou_percent={},
+        images=1,
+        class_names=names,
+    )
+    write_scores(tmp_path, found, {})
+    assert [row["class"] for row in csv.DictReader((tmp_path / "classes.csv").read_text().splitlines())] == ["'=1+1", "road"]

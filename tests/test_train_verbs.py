@@ -72,6 +72,24 @@ def test_a_finished_training_is_told_again_and_another_one_refused(trained: tupl
     assert "holds another training (seed: 0, not 1)" in refused(capsys, *arguments, "--seed", "1")
 
 
+def test_cut_short_while_it_writes_its_results_it_writes_them_all(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, root = trained
+    arguments = ["train", "N0", "--data", f"camvid:{root}", *QUICK, "--out", str(tmp_path / "out")]
+
+    def cut(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    for part in ("search.training_run.write_curve_figure", "search.training_run.write_card", "search.scoring.write_confusion"):
+        with monkeypatch.context() as patch:
+            patch.setattr(part, cut)
+            assert run(arguments) == 130
+    assert run(arguments) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in whole.iterdir()}
+    assert (tmp_path / "out" / "classes.csv").read_text() == (whole / "classes.csv").read_text()
+
+
 def test_a_network_to_ship_is_trained_on_both_splits_and_claims_no_score(
     make_camvid: MakeCamVid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

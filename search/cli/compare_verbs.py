@@ -16,7 +16,6 @@ from search.cli.options import (
     Changes,
     Classes,
     Device,
-    ImageSize,
     Parallel,
     Precision,
     Recipe,
@@ -29,6 +28,7 @@ from search.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from lpsnet.recipe import TrainRecipe
     from search.compare_plan import ComparePlan
 
 
@@ -43,7 +43,7 @@ def compare(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every network that has a name, too (lps-search networks).")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the results; a comparison that was stopped is continued.")] = Path("comparison"),
-    size: ImageSize = "512x1024",
+    size: Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the image; default: what --train trains at, else 512x1024.")] = "",
     classes: Classes = 19,
     boundary: Annotated[str, typer.Option(help="Where they are ranked: labels, scores or logits; labels and scores are shown.")] = "labels",
     backend: Backend = "ort",
@@ -70,7 +70,8 @@ def compare(
     from search.compare_entries import parse_entries
     from search.compare_plan import ComparePlan
 
-    shape = parse_size(size)
+    trained = recipe_of(recipe, changes, iterations=iterations, option="--train") if iterations else None
+    shape = parse_size(size) if size else _default_size(trained, data)
     plan = ComparePlan(
         conditions=make_conditions(shape, boundary, backend, device, precision, threads, seconds),
         entries=parse_entries(networks or [], shape, classes_of(data) if data else classes, every=every),
@@ -78,13 +79,20 @@ def compare(
         rounds=rounds,
         limit_s=limit,
         data=data,
-        recipe=recipe_of(recipe, changes, iterations=iterations, option="--train") if iterations else None,
+        recipe=trained,
         seeds=tuple(range(seed, seed + seeds)),
         precision=training_precision,
         parallel=parallel,
         training_device=resolve_device(training_device),
     )
     _compare(plan, out, as_json)
+
+
+def _default_size(recipe: TrainRecipe | None, data: str) -> tuple[int, int]:
+    """A latency is to be that of the input which a score is of."""
+    from lpsnet.data import DataSpec, native_size
+
+    return recipe.input_size(native_size(DataSpec.parse(data))) if recipe and data else (512, 1024)
 
 
 def _compare(plan: ComparePlan, out: Path, as_json: bool) -> None:

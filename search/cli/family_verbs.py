@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from lpsnet.errors import UserError
 from search.cli.console import Live, print_table
+from search.cli.many_values import ManyValues
 from search.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -22,32 +21,6 @@ if TYPE_CHECKING:
     from search.picks import Picked, Picks
     from search.run import Run
     from search.step import Step
-
-_MANY = ("--pick", "--budget-ms", "--fps", "--miou")
-_VALUE = re.compile(r"(?:[^=\s-][^=\s]*=)?[0-9.]+")
-
-
-class ManyValues(TyperCommand):
-    """A command whose options take several values in a row: `--pick S=1 M=2`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give every value an option of its own, which is what the parser takes."""
-        return super().parse_args(ctx, spread(args))
-
-
-def spread(arguments: list[str]) -> list[str]:
-    """The arguments with every value but an option's first one behind an option of its own."""
-    spread_out: list[str] = []
-    option, first = "", False
-    for argument in arguments:
-        if argument.startswith("-"):
-            option, first = (argument if argument in _MANY else ""), True
-        elif option and not first and _VALUE.fullmatch(argument):
-            spread_out.append(option)
-        else:
-            option, first = (option if first else ""), False
-        spread_out.append(argument)
-    return spread_out
 
 
 def register(app: typer.Typer) -> None:
@@ -92,7 +65,7 @@ def family(
             return
         _print_family(run, ends, rows)
         for name, picked in picks.picked.items():
-            print(_sentence(name, picked, members))
+            print(_sentence(name, picked, members, ends))
 
 
 def _members(run: Run, steps: list[Step], boundary: str) -> Family:
@@ -220,14 +193,15 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 
-def _sentence(name: str, picked: Picked, members: Family) -> str:
-    """A pick, and what the next step up or down would cost."""
+def _sentence(name: str, picked: Picked, members: Family, boundary: str) -> str:
+    """A pick, and what the next step up or down would cost to the boundary that is shown."""
     from search.family import moves
 
     latency = "latency unknown" if picked.latency_ms is None else f"{picked.latency_ms:.4g} ms to the {picked.boundary}"
     what = f"{name}: step {picked.step}, {picked.architecture}, {latency}, {picked.miou_percent:.2f} mIoU ({picked.why})"
     down, up = moves(members, picked.step)
-    return f"{what}; a step up: {_move(up)}; a step down: {_move(down)}"
+    where = "" if boundary == picked.boundary else f", to the {boundary},"
+    return f"{what};{where} a step up: {_move(up)}; a step down: {_move(down)}"
 
 
 def _move(move: Move | None) -> str:

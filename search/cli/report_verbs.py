@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.console import Live, visible
+from search.cli.many_values import ManyValues
 from search.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SHOWN_OMISSIONS = 5
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    app.command("report")(report)
+    app.command("report", cls=ManyValues)(report)
 
 
 def report(
@@ -30,7 +31,9 @@ def report(
         list[Path] | None,
         typer.Option("--with", help="Folder of compare, bench-table or rival to show beside the run; may be repeated. Others are found."),
     ] = None,
-    picks: Annotated[list[str] | None, typer.Option("--pick", help="Pictures of a network, NAME=STEP. Default: the run's picks.")] = None,
+    picks: Annotated[
+        list[str] | None, typer.Option("--pick", help="Pictures of networks by step, each with a name: S=1 L=2. Default: the run's picks.")
+    ] = None,
     frames: Annotated[int, typer.Option(help="Frames to show pictures of; 0: none.", min=0, max=50)] = 4,
     data: Annotated[str, typer.Option(help="Where the run's data set lies now, NAME:PATH. Default: where it lay.")] = "",
     as_json: AsJson = False,
@@ -65,7 +68,10 @@ def remembered(run: Path) -> list[Pick]:
     from search.pages.pictures import Pick
     from search.picks import read_picks
 
-    return sorted((Pick(name=name, step=one.step) for name, one in read_picks(run).picked.items()), key=lambda pick: pick.step)
+    picked = read_picks(run).picked
+    return sorted(
+        (Pick(name=name, step=one.step, architecture=one.architecture) for name, one in picked.items()), key=lambda pick: pick.step
+    )
 
 
 def parse_pick(text: str) -> Pick:

@@ -12,6 +12,7 @@ from typing import Any
 
 from latency.files import replace_file
 from lpsnet.errors import UserError
+from search.files import uncomputed
 from search.journal import without_password
 from search.observer import Observer
 from search.pages.candidates import candidates_section
@@ -151,6 +152,4 @@ def _csv_cell(value: Cell) -> str | int | bool:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    return uncomputed(value) if isinstance(value, str) else value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from search.pages.facts import Omission, RunFacts
 from search.pages.latencies import NOISE_FILES, read_noise
 
 COMPARED, BENCH = "compare", "bench-table"
+LIVE = re.compile(r"live_[^_]+_\d+\.csv")
+"""Of a live search and a seed; others of its files say more after the seed."""
+
 LOOKED_FOR = "compare.json (compare), networks.csv and trainings.csv (bench-table), summary.csv or live_*.csv (rival), noise_floor.json"
 
 
@@ -131,7 +135,8 @@ def _read_folder(facts: RunFacts, folder: Path, others: Others) -> bool:
     if (folder / "networks.csv").is_file() and (folder / "trainings.csv").is_file():
         others.networks += _bench(facts, folder)
     for path in sorted(folder.glob("live_*.csv")):
-        others.networks += _live(facts, path)
+        if LIVE.fullmatch(path.name):
+            others.networks += _live(facts, path)
     if (folder / "summary.csv").is_file() and (folder / "curves.csv").is_file():
         others.standings += _standings(folder)
     changed = before != (len(others.networks), len(others.standings), others.noise)
@@ -176,6 +181,10 @@ def _compared_row(facts: RunFacts, folder: Path, row: Mapping[str, Any], differ:
         apart.append(f"input {row['input']}, not {config.height}x{config.width}")
     if row.get("miou_percent") is not None and row.get("data") != facts.data:
         apart.append(f"mIoU on {row.get('data') or 'unknown data'}, not {facts.data}")
+    if (size := row.get("miou_input") or row["input"]) != row["input"]:
+        apart.append(f"mIoU at {size}, latency at {row['input']}")
+    if row.get("seen"):
+        apart.append("trained on the frames it was scored on")
     network = Network(
         name=str(row["network"]),
         source=f"{COMPARED}: {folder}",
@@ -265,14 +274,25 @@ def _standings(folder: Path) -> list[Standing]:
                 sampler=row["sampler"],
                 seeds=int(row["seeds"]),
                 hypervolume=float(row["hypervolume"]),
-                low=_float(row["low"]) or math.nan,
-                high=_float(row["high"]) or math.nan,
+                low=_interval_end(row["low"]),
+                high=_interval_end(row["high"]),
                 curve=tuple((at, statistics.fmean(values)) for at, values in sorted(curves.get(row["sampler"], {}).items())),
             )
-            for row in _rows(folder / "summary.csv", "sampler", "seeds", "hypervolume", "low", "high")
+            for row in _at_the_end(_rows(folder / "summary.csv", "sampler", "seeds", "hypervolume", "low", "high"))
         ]
     except ValueError as error:
         raise UserError(f"{folder} is no result of rival: {error}") from error
+
+
+def _at_the_end(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Of a summary at several moments the rows of the last. Raises `ValueError`."""
+    moments = [float(row.get("spent_s") or 0) for row in rows]
+    return [row for row, moment in zip(rows, moments, strict=True) if moment == max(moments)]
+
+
+def _interval_end(value: str) -> float:
+    found = _float(value)
+    return math.nan if found is None else found
 
 
 def _rows(path: Path, *names: str) -> list[dict[str, str]]:

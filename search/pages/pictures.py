@@ -36,10 +36,11 @@ VOID = (0, 0, 0)
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """A network of the chain to show pictures of: its name, and its step."""
+    """A network of the chain to show pictures of: its name, its step, and, where it was remembered, its architecture."""
 
     name: str
     step: int
+    architecture: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def pictures_section(facts: RunFacts, plan: PicturePlan, observer: Observer) -> 
 def check_picks(facts: RunFacts, picks: tuple[Pick, ...]) -> None:
     """Raises `UserError` for a step that the chain does not have."""
     for pick in picks:
-        if not 0 <= pick.step < len(facts.steps):
+        if not pick.architecture and not 0 <= pick.step < len(facts.steps):
             raise UserError(f"--pick {pick.name}={pick.step}: the chain has the steps 0 to {len(facts.steps) - 1}")
 
 
@@ -101,6 +102,12 @@ def _networks(facts: RunFacts, picks: tuple[Pick, ...]) -> list[_Shown]:
     if not picks:
         numbers = sorted(at_hand)
         return [at_hand[number] for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]})]
+    chain = [str(step.chosen.architecture) for step in facts.steps]
+    stale = [pick for pick in picks if pick.architecture and pick.architecture not in chain[pick.step : pick.step + 1]]
+    for pick in stale:
+        why = f"it was {pick.architecture}, which is no longer step {pick.step}: the run was measured anew; pick it again"
+        facts.omissions.append(Omission("pictures", pick.name, why))
+    picks = tuple(pick for pick in picks if pick not in stale)
     for pick in picks:
         if pick.step not in at_hand:
             facts.omissions.append(
