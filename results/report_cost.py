@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from search.run import provenance
+
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, TURNS = 14, 3
 MOST_S, MOST_BYTES = 3.0, 8_000_000
@@ -42,7 +44,8 @@ def main() -> int:
                 turns.append(timed("search", "report", str(run), "--out", str(Path(folder) / f"report-{turn}"), "--json"))
     size = found["kept"][-1]["bytes"]
     met = max(turn["seconds"] for turns in found.values() for turn in turns) <= MOST_S and size <= MOST_BYTES
-    result = {"steps": STEPS, "bytes": size, "limit_s": MOST_S, "limit_bytes": MOST_BYTES, "met": met, "load": round(os.getloadavg()[0], 1)}
+    limits = {"limit_s": MOST_S, "limit_bytes": MOST_BYTES}
+    result = {**provenance(), "steps": STEPS, "bytes": size, **limits, "met": met, "load": round(os.getloadavg()[0], 1)}
     names = {"build_s": "seconds", "command_s": "command_s", "command_cpu_s": "command_cpu_s"}
     for kind, turns in found.items():
         result[kind] = {name: [round(turn[value], 2) for turn in turns] for name, value in names.items()}

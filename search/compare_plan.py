@@ -62,6 +62,7 @@ class Found:
     Args:
         entry: which.
         turns: samples by boundary, a list a turn.
+        slowness: by boundary, a number a turn: what a small graph took beside it over its least (`latency.pace`); NaN where none was run.
         memory_bytes: taken by loading and running it, None where it is unknown.
         output: shape and type of its output by boundary.
         mious: mIoU in percent, one a seed of a training.
@@ -74,6 +75,7 @@ class Found:
 
     entry: Entry
     turns: dict[str, list[list[float]]] = field(default_factory=dict)
+    slowness: dict[str, list[float]] = field(default_factory=dict)
     memory_bytes: int | None = None
     output: dict[str, str] = field(default_factory=dict)
     mious: list[float] = field(default_factory=list)

@@ -158,7 +158,11 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
     "miou_percent": lambda value: value is None or _is_number(value),
     "seconds": _is_number,
     "memory_bytes": lambda value: value is None or _is_number(value),
-    "found": lambda value: isinstance(value, dict) and isinstance(value.get("state"), dict) and _is_time(value["state"].get("pace_ms", 1)),
+    "found": lambda value: (
+        isinstance(value, dict)
+        and isinstance(value.get("state"), dict)
+        and all(_is_time(value["state"].get(name, 1)) for name in ("pace_ms", "slowness"))
+    ),
 }
 """Whether the value of a field is what it should be."""
 

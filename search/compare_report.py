@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def _row(found: Found, plan: ComparePlan) -> dict[str, Any]:
         "macs_giga_per_ms": None if macs is None or "scores" not in turns else macs / 1e9 / turns["scores"].latency_ms,
         "stable": ranked.stable if ranked else None,
         "unstable": ", ".join(name for name, taken in turns.items() if not taken.stable),
+        "slowness": _slowness(found, plan.boundary),
         "rounds": len(ranked.turns) if ranked else 0,
         "samples": ranked.samples if ranked else 0,
         "output": found.output.get(plan.boundary, ""),
@@ -86,6 +88,13 @@ def _row(found: Found, plan: ComparePlan) -> dict[str, Any]:
         "front": False,
         "failure": "; ".join(f"{what}: {reason}" for what, reason in found.failures.items()),
     }
+
+
+def _slowness(found: Found, boundary: str) -> float | None:
+    """How much slower than it can be the machine seemed in the turn that counts, None where that is not known."""
+    turns = zip(map(statistics.median, found.turns.get(boundary, [])), found.slowness.get(boundary, []), strict=True)
+    slowness = min(turns, default=(0.0, math.nan))[1]
+    return None if math.isnan(slowness) else slowness
 
 
 def _scores(found: Found) -> dict[str, Any]:

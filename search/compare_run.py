@@ -147,8 +147,10 @@ class _Comparison:
             if "failure" in fact:
                 self._fail(entry, end.boundary, fact["failure"])
                 continue
+            state = fact["found"]["state"]
             found.turns.setdefault(end.boundary, []).append(fact["samples_ms"])
-            self._least_ms = min(self._least_ms, fact["found"]["state"].get("pace_ms", math.inf))
+            found.slowness.setdefault(end.boundary, []).append(state.get("slowness", math.nan))
+            self._least_ms = min(self._least_ms, state.get("pace_ms", math.inf))
             found.output[end.boundary] = fact["output"]
             if fact["memory_bytes"] is not None:
                 found.memory_bytes = fact["memory_bytes"]

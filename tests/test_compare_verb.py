@@ -152,7 +152,7 @@ def test_a_network_whose_turns_do_not_agree_gets_more_and_the_fastest_counts(
     def turn(entry: Entry, at: Conditions, stem: Path, with_memory: bool) -> Turn:
         number = turns[entry.label, at.boundary] = turns.get((entry.label, at.boundary), -1) + 1
         taken = times[entry.label][number] if at.boundary == "labels" else 0.5 * 2 ** (number * (entry.label == WIDER))
-        found = {"output_shape": [1], "output_type": "int64", "state": {"pace_ms": 0.4 + taken}}
+        found = {"output_shape": [1], "output_type": "int64", "state": {"pace_ms": 0.4 + taken, "slowness": 1.0 + taken}}
         return Turn(samples_ms=(taken,), clock="perf_counter", load_s=0.0, found=found)
 
     monkeypatch.setattr(compare_run.compare_worker, "turn", turn)
@@ -165,6 +165,7 @@ def test_a_network_whose_turns_do_not_agree_gets_more_and_the_fastest_counts(
         (1.0, 8.0, 4, False),
     ]
     assert [row["unstable"] for row in rows] == ["", "scores", "labels"]
+    assert [row["slowness"] for row in rows] == [3.0, 2.0, 2.0]  # of the turn that counts
     text = (tmp_path / "out" / "compare.md").read_text()
     assert "| unstable: scores |" in text and "| unstable: labels |" in text
     assert asked[0] == math.inf and asked[-1] == 0.9  # what the graph of the pace took at least outlives the process of a turn

@@ -251,6 +251,7 @@ def test_ray_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.M
         (["--executor", "slurm"], "unknown executor 'slurm'; there are: local, ray"),
         (["--ray-address", "host:1"], "--ray-address host:1 goes with --executor ray"),
         (["--gpus-per-training", "0.5"], "--gpus-per-training 0.5 goes with --executor ray"),
+        (["--ray-wait", "5"], "--ray-wait 5.0 goes with --executor ray"),
         (["--executor", "ray", "--dry-run"], "--dry-run, which tries this machine, does not go with --executor ray"),
         (["--executor", "ray", "--ray-address", "host"], "--ray-address takes HOST:PORT, such as 10.0.0.1:6379, or auto, got 'host'"),
         (

@@ -249,6 +249,7 @@ def test_what_is_no_run_or_damaged_is_one_line(paused: Path, tmp_path: Path, cap
 
     assert "lps-search expand --out" in refused(str(tmp_path / "nothing"))
     assert "leave out --once and --json, or --dashboard" in refused(str(paused), "--once", "--dashboard")
+    assert "add --dashboard" in refused(str(paused), "--once", "--port", "0")
     watch = Watch(paused)
     watch.look()
     (paused / "latency.sqlite").unlink()

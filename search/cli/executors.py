@@ -21,7 +21,7 @@ EXECUTORS = ("local", "ray")
 ExecutorName = Annotated[str, typer.Option("--executor", help="Where the work is done: local, or ray (docs/cluster.md).")]
 RayAddress = Annotated[str, typer.Option(help="With ray: HOST:PORT of a cluster, or auto. Default: one that begins and ends here.")]
 GpusPerTraining = Annotated[float | None, typer.Option(help="With ray: GPUs of one training, such as 0.25. Default: 1 on cuda.", min=0.0)]
-RayWait = Annotated[float, typer.Option(help="With ray: seconds to wait for a node that was lost.", min=0.0)]
+RayWait = Annotated[float | None, typer.Option(help="With ray: seconds to wait for a node that was lost. Default: 300.", min=0.0)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,15 @@ class Where:
     executor: str
     address: str
     gpus_per_training: float | None
-    wait_s: float
+    wait_s: float | None
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             raise UserError(f"unknown executor {self.executor!r}; there are: {', '.join(EXECUTORS)}")
         if self.executor != "ray":
-            for name, value in (("--ray-address", self.address), ("--gpus-per-training", self.gpus_per_training)):
-                if value:
+            given = {"--ray-address": self.address or None, "--gpus-per-training": self.gpus_per_training, "--ray-wait": self.wait_s}
+            for name, value in given.items():
+                if value is not None:
                     raise UserError(f"{name} {value} goes with --executor ray")
 
     def require_local(self, what: str) -> None:
@@ -75,7 +76,7 @@ def open_executor(where: Where, config: SearchConfig, limits: Limits, observer: 
         plan = RayPlan(
             address=where.address,
             gpus_per_training=float(config.training_device == "cuda") if gpus is None else gpus,
-            wait_s=where.wait_s,
+            wait_s=300.0 if where.wait_s is None else where.wait_s,
             limit_s=limits.latency_s,
             store=limits.store,
         )

@@ -41,8 +41,8 @@ def watch(
         typer.Option(help="Look again after so many seconds, or later where that takes more than 2 % of a core.", min=0.1, max=3600.0),
     ] = 2.0,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Also serve Optuna's dashboard of the run's studies.")] = False,
-    host: Annotated[str, typer.Option(help="Address the dashboard listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Its port; 0 for any that is free.", min=0, max=65535)] = 8080,
+    host: Annotated[str | None, typer.Option(help="Address the dashboard listens on. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Its port; 0 for any that is free. Default: 8080.", min=0, max=65535)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at a run, driven or not: chain, step at work with its candidates, time and cost. Leave by q or Ctrl-C; the run goes on."""
@@ -51,6 +51,8 @@ def watch(
     once = once or as_json
     if once and dashboard:
         raise UserError("a dashboard is served until you leave; leave out --once and --json, or --dashboard")
+    if not dashboard and (host is not None or port is not None):
+        raise UserError("--host and --port are the dashboard's; add --dashboard")
     watched = Watch(run)
     try:
         if as_json:
@@ -58,7 +60,7 @@ def watch(
         elif once or not (dashboard or _is_terminal()):
             _print_once(watched)
         else:
-            with _leaving(), _served(run, host, port) if dashboard else nullcontext("") as address:
+            with _leaving(), _served(run, host or "127.0.0.1", 8080 if port is None else port) if dashboard else nullcontext("") as address:
                 _show(watched, every, address)
     except KeyboardInterrupt:  # how one leaves
         return
