@@ -1,4 +1,4 @@
-"""The page: one HTML file that asks nothing of any network. Jinja escapes every string, and the page runs no script but its own three.
+"""The page: one HTML file that asks nothing of any network. Jinja escapes every string, and the page runs no script but its own.
 
 What may run is listed by digest in the page's content security policy, so that a script that came in with the data would not; the same
 policy forbids every connection.
