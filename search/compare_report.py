@@ -23,6 +23,9 @@ from search.published import PUBLISHED
 from search.run import provenance
 
 MIB = 2**20
+CROWD = 15
+"""Of more networks a picture is larger, so that their names find room."""
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 """One a paper, told apart by the colour-blind, too."""
 
@@ -225,7 +228,7 @@ def _picture(rows: list[dict[str, Any]], plan: ComparePlan, device: str) -> byte
     usable = [row for row in rows if _comparable(row, plan)]
     scored = [row for row in usable if row["miou_percent"] is not None]
     across, up, drawn = (ranked, "miou_percent", scored) if scored else ("macs_giga", ranked, usable)
-    figure = new_figure(8, 5)
+    figure = new_figure(11, 7) if len(drawn) > CROWD else new_figure(8, 5)
     axes = figure.subplots()
     papers = list(dict.fromkeys(row["paper"] for row in drawn))
     for number, paper in enumerate(papers):
