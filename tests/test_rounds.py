@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from latency.backends import usable_backend
 from latency.export import graph_for, to_onnx
 from latency.graph import GraphFile, fitted_image, read_graph
 from latency.measure import at_boundary
@@ -19,7 +21,7 @@ from latency.protocols import MeasurementFailed
 from latency.rounds import Rounds, take_turn
 from latency.worker import Worker
 from lpsnet.zoo import build, complexity_of
-from tests.backends import Small
+from tests.backends import Small, Watched
 from tests.graphs import FOREIGN_PARAMETERS, foreign_macs, write_foreign
 
 
@@ -91,6 +93,19 @@ def test_weights_beside_a_graph_are_found(tmp_path: Path) -> None:
     assert read_graph(tmp_path / "apart.onnx", (32, 48)) == read_graph(path, (32, 48))
     turns = [take_turn(lambda file=file: GraphFile(tmp_path / file), conditions()) for file in ("other.onnx", "apart.onnx")]  # type: ignore[misc]
     assert turns[0].found["output_shape"] == turns[1].found["output_shape"]
+
+
+def test_the_first_runs_of_a_slow_network_are_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([9.0, 1.0, 1.0, 1.0])
+
+    def run_ms() -> float:
+        time.sleep(0.06)
+        return next(times)
+
+    watched = Watched(usable_backend("torch", "cpu"), changes={"run_ms": run_ms})
+    monkeypatch.setattr("latency.rounds.usable_backend", lambda name, device: watched)
+    network = build("N0", 4, deployed=True).eval()
+    assert take_turn(lambda: at_boundary(network, "labels"), conditions("torch")).samples_ms == (1.0,)
 
 
 def test_torch_runs_no_graph_and_a_graph_is_its_own(tmp_path: Path) -> None:
