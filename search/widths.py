@@ -8,16 +8,19 @@ MOST_WIDTH = 1024
 """Beyond it a fit ends, however fast the network still is."""
 
 
+NOISE = 0.03
+"""Latencies that lie nearer to each other, as a share, are not called different; as in a search."""
+
 EVEN = 8
 """Of widths that are multiples of it vectors and tensor cores compute whole ones, so that they may be faster than narrower ones."""
 
 
 def nearest_width(latency_ms: Callable[[int], float], target_ms: float, first: int, most: int = MOST_WIDTH) -> int:
-    """The whole width from 1 to `most` whose latency lies nearest `target_ms`; of two as near the wider.
+    """The whole width from 1 to `most` whose latency lies nearest `target_ms`; of those as fast as it the widest.
 
     Doubles or halves `first` until the target lies between two widths, then halves what lies between, then tries the multiples of
-    `EVEN` above what is nearest while they are faster than the target. A width is not taken where a wider one was found to be as fast.
-    Where latency grows with the width no other comes nearer; where it does not, none that was asked for and may be taken does.
+    `EVEN` above what is nearest while they are faster than the target. A width counts as fast as another up to `NOISE`; it is not
+    taken where a wider one was found to be as fast. Where latency grows with the width no other comes nearer by more than the noise.
 
     Args:
         latency_ms: latency of a width; asked once for each of a few widths, none above twice the fitted one and `EVEN` but for `first`.
@@ -49,4 +52,5 @@ def nearest_width(latency_ms: Callable[[int], float], target_ms: float, first: i
 
 def _nearest(known: dict[int, float], target_ms: float) -> int:
     taken = [one for one in known if not any(wider > one and known[wider] <= known[one] for wider in known)]
-    return min(taken, key=lambda one: (abs(known[one] - target_ms), -one))
+    nearest = min(taken, key=lambda one: (abs(known[one] - target_ms), -one))
+    return max(one for one in known if known[one] <= (1 + NOISE) * known[nearest])

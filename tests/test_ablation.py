@@ -31,7 +31,7 @@ from search.cli import run
 from search.cli.options import make_conditions
 from search.executor import subject
 from search.published import TABLE_2, TABLE_3
-from search.widths import nearest_width
+from search.widths import NOISE, nearest_width
 from tests.kill_driver import killed
 from tests.processes import Process
 from tests.tiny import few_frames
@@ -39,7 +39,7 @@ from tests.tiny import few_frames
 QUICK = ["--input", "48x64", "--iterations", "1", "--set", "batch_size=2", "--backend", "torch", "--seconds", "0"]
 QUICK += ["--limit", "0", "--threads", "1", "--training-device", "cpu"]
 CONDITIONS = make_conditions((48, 64), "scores", "torch", "cpu", "fp32", 1, 0.0)
-CLASSES, WIDEST = 11, 6
+CLASSES, WIDEST = 11, 16
 PER_WIDTH = {"conv3x3": 1.0, "ghost": 0.4, "residual": 2.5, "none": 1.0, "direct-a": 1.5, "bilateral-b": 1.1}
 """Made latencies are so many milliseconds for each unit of c."""
 
@@ -100,7 +100,9 @@ def record(folder: Path) -> list[dict[str, Any]]:
 
 class TestFittingAWidth:
     @given(st.lists(st.floats(0, 5), min_size=1, max_size=60), st.floats(0.001, 200), st.data())
-    def test_it_comes_as_near_as_any_other_where_latency_grows(self, gains: list[float], target: float, data: st.DataObject) -> None:
+    def test_it_comes_as_near_as_any_other_up_to_the_noise_where_latency_grows(
+        self, gains: list[float], target: float, data: st.DataObject
+    ) -> None:
         latencies = [sum(gains[: width + 1]) for width in range(len(gains))]
         asked: list[int] = []
 
@@ -110,7 +112,8 @@ class TestFittingAWidth:
 
         first = data.draw(st.integers(1, len(gains)))
         width = nearest_width(latency_ms, target, first, len(gains))
-        assert abs(latencies[width - 1] - target) == min(abs(one - target) for one in latencies)
+        nearest = min(latencies, key=lambda one: (abs(one - target), -one))
+        assert nearest <= latencies[width - 1] <= (1 + NOISE) * nearest
         assert len(asked) == len(set(asked)) <= 2 * len(gains).bit_length() + 2
 
     def test_of_two_as_near_the_wider_is_taken_and_none_is_asked_for_far_beyond(self) -> None:
@@ -124,6 +127,8 @@ class TestFittingAWidth:
         steps = {width: float(width + (0 if width % 8 == 0 else 10)) for width in range(1, 100)}  # multiples of 8 are fast
         assert nearest_width(steps.__getitem__, 31.0, 14) == 32  # 21 takes 31 ms, too
         assert nearest_width(steps.__getitem__, 36.0, 14) == 40  # 26 takes 36
+        alike = {14: 30.0, 7: 18.7, 3: 10.0, 5: 18.2, 4: 9.7, 8: 18.3}  # 8 is as fast as 5, up to the noise
+        assert nearest_width(alike.__getitem__, 17.0, 14) == 8
         falling = {14: 9.0, 7: 5.0, 10: 12.0, 8: 6.0, 9: 8.4, 16: 11.0}
         assert nearest_width(falling.__getitem__, 8.8, 14) == 14
 
@@ -257,17 +262,17 @@ def test_interactions_at_one_width_and_fitted(ablate: Ablate, formula: None, tmp
 def test_a_killed_ablation_goes_on_where_it_stopped(ablate: Ablate, tmp_path: Path) -> None:
     arguments = ["blocks", "--only", "residual", "--seeds", "1", "--width", "2"]
     out = tmp_path / "out"
-    place = ("record:after", 4)  # after three latencies (the baseline's, residual's at c = 2 and 1) and a training
+    place = ("record:after", 5)  # after four latencies (the baseline's, residual's at c = 2, 1 and 8) and a training
     process = Process(killed, *place, ["ablate", *arguments, *QUICK, "--out", str(out)], output=tmp_path / "printed")
     assert process.ends() == -signal.SIGKILL, process.printed()
     before = record(out)
-    assert len(before) == 4 and not (out / "ablation.png").exists()
+    assert len(before) == 5 and not (out / "ablation.png").exists()
     with (out / "record.jsonl").open("a") as file:
         file.write('{"key": {"what": "tra')  # as a kill in the midst of a line leaves it
     assert [row["seeds"] for row in ablate("blocks", "--report-only")] == [1, 0]
     rows = ablate(*arguments, "--parallel", "2")
-    assert [row["seeds"] for row in rows] == [1, 1] and record(out)[:4] == before
-    assert len(record(out)) == 5
+    assert [row["seeds"] for row in rows] == [1, 1] and record(out)[:5] == before
+    assert len(record(out)) == 6
     keys = [json.dumps(line["key"]) for line in record(out)]
     assert len(keys) == len(set(keys))
 
