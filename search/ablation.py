@@ -119,6 +119,11 @@ class AblationPlan:
         """(height, width) of the network's input."""
         return self.conditions.shape[2], self.conditions.shape[3]
 
+    def joined(self, other: AblationPlan) -> AblationPlan:
+        """With the kinds, seeds and fits of another call in the same folder, too."""
+        kinds = (*self.kinds, *other.kinds)
+        return dataclasses.replace(self, kinds=kinds, seeds=max(self.seeds, other.seeds), fit=self.fit or other.fit)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values by name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

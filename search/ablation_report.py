@@ -264,8 +264,10 @@ def _picture(known: Ablation, rows: list[dict[str, Any]]) -> bytes:
     for across, up, _ in paper:
         right.plot(across, up, "o", markersize=5, color="#555555")
     at = known.plan.conditions
-    most = max(row["seeds"] for row in rows)
-    left.set_title(f"here ({'one seed' if most == 1 else f'{most} seeds, 95 % intervals'}; c in brackets)", fontsize=10)
+    counts = [row["seeds"] for row in rows if row["seeds"]] or [0]
+    least, most = min(counts), max(counts)
+    seeds = "one seed" if most == 1 else f"{most if least == most else f'{least} to {most}'} seeds, 95 % intervals"
+    left.set_title(f"here ({seeds}; c in brackets)", fontsize=10)
     left.set_xlabel(f"latency to the {at.boundary} (ms, {at.backend} on {known.environment.device})", fontsize=8)
     left.set_ylabel(f"validation mIoU (%), {_data(known)}, {known.plan.recipe.iterations} iterations", fontsize=8)
     right.set_title(f"the paper's Table {TABLES[known.plan.table].number}", fontsize=10)

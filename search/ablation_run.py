@@ -96,14 +96,13 @@ def run_ablation(
     make_folder(out)
     record, worker = Record(out), Worker(limit_s) if limit_s else None
     try:
-        _claim(out, plan, here, record)
+        whole = _claim(out, plan, here, record)
         ask = _asker(plan, record, store, worker, observer)
-        placed = rows_of_plan(plan, ask, lambda done, total, kind: observer.work("latencies", done, total, kind))
+        placed = tuple(rows_of_plan(plan, ask, lambda done, total, kind: observer.work("latencies", done, total, kind)))
         if worker is not None:
             worker.close()
-        return _train_all(
-            Ablation(plan=plan, environment=here, placed=tuple(placed), trainings={}), out, record, observer, parallel, on_part
-        )
+        _train_all(plan, _pairs(plan, placed), out, record, observer, parallel, lambda: on_part(_known(whole, here, record)))
+        return _known(whole, here, record)
     finally:
         if worker is not None:
             worker.close()
@@ -119,7 +118,11 @@ def read_ablation(table: str, out: Path) -> Ablation:
     plan, where = _read_study(out)
     if plan.table != table:
         raise UserError(f"{out} holds an ablation of {plan.table}, not of {table}")
-    record = ReadRecord(out)
+    return _known(plan, where, ReadRecord(out))
+
+
+def _known(plan: AblationPlan, where: Environment, record: Record | ReadRecord) -> Ablation:
+    """What a record tells of a plan."""
 
     def ask(network: Architecture) -> dict[str, Any]:
         return _told(record.find(_latency_key(network)) or {"failure": "not measured yet"})
@@ -129,8 +132,12 @@ def read_ablation(table: str, out: Path) -> Ablation:
     return Ablation(plan=plan, environment=where, placed=placed, trainings=found)
 
 
-def _claim(out: Path, plan: AblationPlan, here: Environment, record: Record) -> None:
-    """Write down what the folder is for. Raises `UserError` where it holds another ablation, whose rows do not compare."""
+def _claim(out: Path, plan: AblationPlan, here: Environment, record: Record) -> AblationPlan:
+    """Write down what the folder is for, with the kinds and seeds of earlier calls; returns that.
+
+    Raises:
+        UserError: it holds another ablation, whose rows do not compare.
+    """
     if (out / STUDY).exists():
         known, there = _read_study(out)
         one, other = ({**p.to_dict(), "data": p.data.partition(":")[0]} for p in (known, plan))
@@ -139,7 +146,10 @@ def _claim(out: Path, plan: AblationPlan, here: Environment, record: Record) -> 
             if record.has_success():
                 raise UserError(f"{out} holds another ablation ({different}); name another folder with --out")
             record.clear()  # of a start that failed: why it did is no fact of this one
+        else:
+            plan = plan.joined(known)
     write_json(out / STUDY, {"plan": plan.to_dict(), "environment": dataclasses.asdict(here)})
+    return plan
 
 
 def _read_study(out: Path) -> tuple[AblationPlan, Environment]:
@@ -207,21 +217,26 @@ def _pairs(plan: AblationPlan, placed: tuple[Placed, ...]) -> list[tuple[str, in
 
 
 def _train_all(
-    known: Ablation, out: Path, record: Record, observer: Observer, parallel: int, on_part: Callable[[Ablation], None]
-) -> Ablation:
-    plan, pairs = known.plan, _pairs(known.plan, known.placed)
+    plan: AblationPlan,
+    pairs: list[tuple[str, int]],
+    out: Path,
+    record: Record,
+    observer: Observer,
+    parallel: int,
+    on_part: Callable[[], None],
+) -> None:
     facts = {pair: record.find(_training_key(*pair)) for pair in pairs}
     missing = [pair for pair, fact in facts.items() if fact is None or fact.get("again")]
-    known.trainings.update({pair: _told(fact) for pair, fact in facts.items() if fact is not None and pair not in missing})
-    on_part(known)
+    done = len(pairs) - len(missing)
+    on_part()
     threads = max(1, plan.conditions.threads // parallel)
     folders = [out / TRAININGS / f"{network}-seed{seed}" for network, seed in missing]
     same = [(plan, network, seed, folder, threads) for (network, seed), folder in zip(missing, folders, strict=True)]
 
     def tick() -> None:
         curves = [read_curve(folder / "curve.csv") for folder in folders]
-        done = sum(int(curve[-1]["iteration"]) for curve in curves if curve)
-        observer.work("iterations", done, len(folders) * plan.recipe.iterations)
+        iterations = sum(int(curve[-1]["iteration"]) for curve in curves if curve)
+        observer.work("iterations", iterations, len(folders) * plan.recipe.iterations)
 
     if parallel > 1:
         ended = run_apart([Call(_trained, (*one, Observer())) for one in same], parallel, tick)
@@ -235,10 +250,9 @@ def _train_all(
         record.add(_training_key(network, seed), fact)
         if "failure" in fact:
             observer.note(f"{network}, seed {seed}: {fact['failure']}")
-        known.trainings[network, seed] = _told(fact)
-        observer.work("candidates", len(known.trainings), len(pairs), f"{network}, seed {seed}")
-        on_part(known)
-    return known
+        done += 1
+        observer.work("candidates", done, len(pairs), f"{network}, seed {seed}")
+        on_part()
 
 
 def _trained(plan: AblationPlan, network: str, seed: int, folder: Path, threads: int, observer: Observer) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _facts(path: Path, text: str) -> tuple[dict[str, dict[str, Any]], float | No
             values = parse_json(line)
             found[_key(values["key"])] = _checked(values["key"], values["fact"])
             seconds.append(_seconds(values.get("seconds")))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged in line {number}: {error!r}; name another folder with --out") from error
     told = [one for one in seconds if one is not None]
     return found, sum(told) if len(told) == len(seconds) else None

@@ -92,9 +92,10 @@ class Scorer:
             rows = [read_curve(folder / "curve.csv") for folder in folders]
             self._observer.work("iterations", sum(int(curve[-1]["iteration"]) for curve in rows if curve), total)
 
-        calls = [job.call for job in jobs if job.call]
-        # A process of its own each, unless this one is to do everything.
+        # A process of its own each, unless this one is to do everything; there progress is read from the curves.
         apart = self._plan.limit_s > 0 or self._plan.parallel > 1
+        observer = Observer() if apart else self._observer
+        calls = [Call(job.call.function, (*job.call.arguments, observer)) for job in jobs if job.call]
         for done, ended in enumerate(run_apart(calls, self._plan.parallel, tick) if apart else run_here(calls)):
             self._observer.work("candidates", done + 1, len(jobs), jobs[ended[0]].found.entry.label)
             yield ended

@@ -75,14 +75,14 @@ def turn(entry: Entry, at: Conditions, stem: Path, with_memory: bool) -> Turn:
     return take_turn(make, at, expected=np.load(files.expected), with_memory=with_memory)
 
 
-def train(plan: TrainPlan, means: Means, out: Path) -> float:
+def train(plan: TrainPlan, means: Means, out: Path, observer: Observer) -> float:
     """Train a network, or go on with it; returns its mIoU in percent. Raises as `run_training` does."""
-    return run_training(plan, means, out, Observer()).scores.miou_percent
+    return run_training(plan, means, out, observer).scores.miou_percent
 
 
-def evaluate(plan: ScorePlan, device: str) -> float:
+def evaluate(plan: ScorePlan, device: str, observer: Observer) -> float:
     """mIoU in percent of a checkpoint. Raises as `score` does."""
-    return score(plan, device, Observer()).scores.miou_percent
+    return score(plan, device, observer).scores.miou_percent
 
 
 def files_of(stem: Path) -> Files:

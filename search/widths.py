@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from latency.protocols import MeasurementFailed
+
 MOST_WIDTH = 1024
 """Beyond it a fit ends, however fast the network still is."""
 
@@ -42,9 +44,13 @@ def nearest_width(latency_ms: Callable[[int], float], target_ms: float, first: i
             width = high // 2
         else:
             width = (low + high) // 2
-    for even in range(_nearest(known, target_ms) // EVEN * EVEN + EVEN, most + 1, EVEN):
+    above = range(_nearest(known, target_ms) // EVEN * EVEN + EVEN, most + 1, EVEN)
+    for even in above if low else ():  # where the narrowest is too slow already, so are they
         if even not in known:
-            known[even] = latency_ms(even)
+            try:
+                known[even] = latency_ms(even)
+            except MeasurementFailed:  # what was found without it stands
+                break
         if known[even] >= target_ms:
             break
     return _nearest(known, target_ms)

@@ -53,7 +53,8 @@ def ablate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ablate:
     few_frames()
 
     def ablated(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
-        assert run(["ablate", *arguments, *QUICK, "--out", str(tmp_path / "out"), "--json"]) == code
+        quick = [] if "--report-only" in arguments else QUICK
+        assert run(["ablate", *arguments, *quick, "--out", str(tmp_path / "out"), "--json"]) == code
         return list(json.loads(capsys.readouterr().out))
 
     return ablated
@@ -131,6 +132,17 @@ class TestFittingAWidth:
         assert nearest_width(alike.__getitem__, 17.0, 14) == 8
         falling = {14: 9.0, 7: 5.0, 10: 12.0, 8: 6.0, 9: 8.4, 16: 11.0}
         assert nearest_width(falling.__getitem__, 8.8, 14) == 14
+
+    def test_what_fails_above_or_is_too_slow_at_the_narrowest_is_left_alone(self) -> None:
+        def latency_ms(width: int) -> float:
+            if width % 8 == 0:
+                raise MeasurementFailed("too wide")
+            return float(width)
+
+        assert nearest_width(latency_ms, 5.4, 5) == 5
+        asked: list[int] = []
+        assert nearest_width(lambda width: asked.append(width) or 9.0 + width, 1.0, 3) == 1  # type: ignore[func-returns-value]
+        assert max(asked) == 3
 
     def test_a_spike_does_not_hide_the_wider_ones_behind_it(self) -> None:
         steps = {width: float(width) for width in range(1, 100)} | {14: 90.0}
@@ -246,6 +258,9 @@ def test_the_verb_trains_pairs_and_writes_everything(
     more = ablate("blocks", "--only", "residual", "--seeds", "3", "--width", "2")
     assert more[0]["seeds"] == 3 and record(out)[: len(before)] == before and len(record(out)) == len(before) + 2
     assert ablate("blocks", "--report-only") == more
+    fewer = ablate("blocks", "--only", "ghost", "--seeds", "1", "--width", "2")  # what is there stays in the report
+    assert [(row["kind"], row["seeds"]) for row in fewer] == [("conv3x3", 3), ("residual", 3), ("ghost", 1)]
+    assert fewer[:2] == [{**row, "rank": there["rank"]} for row, there in zip(more, fewer, strict=False)]
     assert run(["ablate", "blocks", "--report-only", "--out", str(out)]) == 0
     assert "its rank" in capsys.readouterr().out
 
@@ -262,17 +277,17 @@ def test_interactions_at_one_width_and_fitted(ablate: Ablate, formula: None, tmp
 def test_a_killed_ablation_goes_on_where_it_stopped(ablate: Ablate, tmp_path: Path) -> None:
     arguments = ["blocks", "--only", "residual", "--seeds", "1", "--width", "2"]
     out = tmp_path / "out"
-    place = ("record:after", 5)  # after four latencies (the baseline's, residual's at c = 2, 1 and 8) and a training
+    place = ("record:after", 4)  # after three latencies (the baseline's, residual's at c = 2 and 1) and a training
     process = Process(killed, *place, ["ablate", *arguments, *QUICK, "--out", str(out)], output=tmp_path / "printed")
     assert process.ends() == -signal.SIGKILL, process.printed()
     before = record(out)
-    assert len(before) == 5 and not (out / "ablation.png").exists()
+    assert len(before) == 4 and not (out / "ablation.png").exists()
     with (out / "record.jsonl").open("a") as file:
         file.write('{"key": {"what": "tra')  # as a kill in the midst of a line leaves it
     assert [row["seeds"] for row in ablate("blocks", "--report-only")] == [1, 0]
     rows = ablate(*arguments, "--parallel", "2")
-    assert [row["seeds"] for row in rows] == [1, 1] and record(out)[:5] == before
-    assert len(record(out)) == 6
+    assert [row["seeds"] for row in rows] == [1, 1] and record(out)[:4] == before
+    assert len(record(out)) == 5
     keys = [json.dumps(line["key"]) for line in record(out)]
     assert len(keys) == len(set(keys))
 
@@ -353,6 +368,7 @@ def test_mistakes_are_one_line(ablate: Ablate, formula: None, tmp_path: Path, ca
         (["blocks", *QUICK, "--width", "2", "--iterations", "2"], "holds another ablation (iterations: 1, not 2"),
         (["interactions", "--report-only"], "holds an ablation of blocks, not of interactions"),
         (["blocks", "--report-only", "--out", str(tmp_path / "none")], "holds no ablation"),
+        (["blocks", "--report-only", "--seeds", "5"], "--seeds does not go with --report-only"),
         (["blocks", *QUICK, "--out", str(tmp_path / "file" / "x")], "cannot be made"),
     ]
     for arguments, message in cases:

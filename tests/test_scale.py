@@ -48,7 +48,7 @@ def test_more_workers_than_trainings_of_a_step_do_not_help() -> None:
 def test_the_fit_finds_what_a_training_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = script("scale_model")
     networks = TABLE_4[:4]
-    rows = [f"{network},{model.SETTING},0,,40,{7 + 0.02 * model.work(network, model.CAMVID, 101)}," for network in networks]
+    rows = [f"{network},{model.SETTING},0,,40,{7 + 0.02 * model.work(network, 11, model.CAMVID, 101)}," for network in networks]
     (tmp_path / "proxy").mkdir()
     header = "architecture,setting,seed,parent,miou_percent,seconds,failure"
     (tmp_path / "proxy" / "trainings.csv").write_text("\n".join([header, *rows]) + "\n")

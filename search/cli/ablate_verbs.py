@@ -27,6 +27,7 @@ from search.cli.options import (
     TrainingDevice,
     TrainingPrecision,
     classes_of,
+    given_options,
     make_conditions,
     recipe_of,
     resolve_device,
@@ -45,6 +46,8 @@ Fit = Annotated[
 Size = Annotated[str, typer.Option("--input", help="HEIGHTxWIDTH of the network's input. Default: the recipe's, or the data set's own.")]
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Measure and train nothing; report what has accrued in --out.")]
 
+REPORTS_TAKE = ("table", "out", "report_only", "as_json")
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
@@ -52,6 +55,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ablate(
+    context: typer.Context,
     table: Annotated[str, typer.Argument(help="blocks (the paper's Table 2) or interactions (Table 3).")],
     out: Annotated[Path | None, typer.Option(help="Folder of the results; what is there is not repeated. Default: ablation-TABLE.")] = None,
     only: Annotated[str, typer.Option(help="Compare these with the baseline, comma-separated. Default: all.")] = "",
@@ -87,6 +91,8 @@ def ablate(
         raise UserError(f"unknown ablation {table!r}; there are: {', '.join(TABLES)}")
     folder = out or Path(f"ablation-{table}")
     if report_only:
+        if beside := [option for name, option in given_options(context).items() if name not in REPORTS_TAKE]:
+            raise UserError(f"{beside[0]} does not go with --report-only, which reports all that has accrued in --out")
         _report(read_ablation(table, folder), folder, as_json)
         return
     chosen, spec = recipe_of(recipe, changes, iterations=iterations, size=size), DataSpec.parse(data)

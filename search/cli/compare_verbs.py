@@ -51,15 +51,16 @@ def compare(
     precision: Precision = "fp32",
     threads: Threads = 0,
     rounds: Annotated[int, typer.Option(help="Turns of each network, and at most as many more where they do not agree.", min=1)] = 2,
-    seconds: Annotated[float, typer.Option(help="Sample a network for this long in a turn, at least once.", min=0.0)] = 0.4,
+    seconds: Annotated[float, typer.Option(help="Sample a network for this long in a turn, at least once.", min=0.0, max=86_400.0)] = 0.4,
     limit: Annotated[
-        float, typer.Option(help="End building, or a turn, of a network after so many seconds; 0: no limit, no memory.", min=0.0)
+        float,
+        typer.Option(help="End building, or a turn, of a network after so many seconds; 0: no limit, no memory.", min=0.0, max=86_400.0),
     ] = 300.0,
     data: Annotated[str, typer.Option(help="Data set, NAME or NAME:PATH, to score checkpoints on and to train with.")] = "",
     iterations: Annotated[int, typer.Option("--train", help="Train the networks without weights for so many iterations.", min=0)] = 0,
     recipe: Recipe = "camvid",
     changes: Changes = None,
-    seed: Annotated[int, typer.Option(help="Of these trainings.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of these trainings.", min=0, max=2**63 - 1)] = 0,
     seeds: Annotated[int, typer.Option(help="Trainings of each network, with the seed and those after it.", min=1, max=1000)] = 1,
     training_precision: Annotated[str, typer.Option(help="fp32, bf16 (a GPU, or a CPU that computes in it) or fp16 (a GPU).")] = "fp32",
     parallel: Parallel = 1,
@@ -83,7 +84,7 @@ def compare(
         seeds=tuple(range(seed, seed + seeds)),
         precision=training_precision,
         parallel=parallel,
-        training_device=resolve_device(training_device),
+        training_device=resolve_device(training_device, "--training-device"),
     )
     _compare(plan, out, as_json)
 

@@ -20,7 +20,7 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="fp32, or on a GPU tf32 or fp16.")]
 Threads = Annotated[int, typer.Option(help="CPU threads of the runtime; 0 for all cores.", min=0, max=1024)]
 Classes = Annotated[int, typer.Option(help="Number of classes.", min=1, max=255)]
-Seconds = Annotated[float, typer.Option(help="Sample each latency for at least this many seconds.", min=0.0)]
+Seconds = Annotated[float, typer.Option(help="Sample each latency for at least this many seconds.", min=0.0, max=86_400.0)]
 StorePath = Annotated[Path | None, typer.Option("--store", help="Latency store of this machine; default in your data folder.")]
 CudaGraph = Annotated[bool, typer.Option("--cuda-graph/--enqueue", help="On a GPU: launch recorded runs as one, or each kernel.")]
 ArchitectureOption = Annotated[
@@ -98,6 +98,12 @@ def measuring(backend: str, device: str, threads: int, seconds: float, store: Pa
     at = make_conditions((1, 1), "scores", backend, device, "fp32", threads, seconds)
     same = {name: getattr(at, name) for name in ("backend", "device", "threads", "plan")}
     return {**same, "store": Store(store or default_store_path())}
+
+
+def given_options(context: typer.Context) -> dict[str, str]:
+    """The options that were given on the command line, as they are called there, by the names of their parameters."""
+    source = context.get_parameter_source
+    return {p.name: p.opts[0] for p in context.command.params if p.name and getattr(source(p.name), "name", "") == "COMMANDLINE"}
 
 
 def resolve_device(name: str, option: str = "--device") -> str:

@@ -25,6 +25,7 @@ from search.cli.options import (
     TrainingPrecision,
     TrainingThreads,
     data_fields,
+    given_options,
     timing_plan,
 )
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 SHORT = "identity-rate2-400"
 LATENCY_S = 2.0
-OPTION_NAMES = {"changes": "set"}
-"""Parameters of verbs that are not called as their option is."""
 SETTINGS = "identity-rate2-100,identity-rate2-200,identity-rate2-400,identity-200,scratch-400,plain-400,inherit-200"
 
 
@@ -248,10 +247,10 @@ def rival(
 
 def _refuse_given(context: typer.Context, names: tuple[str, ...], run: Path) -> None:
     """A live search that is held against a run is as long and under the same configuration: other wishes are refused."""
+    given = given_options(context)
     for name in names:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise UserError(f"--{OPTION_NAMES.get(name, name)} does not go with --against: {run} says how long, and with which recipe")
+        if name in given:
+            raise UserError(f"{given[name]} does not go with --against: {run} says how long, and with which recipe")
 
 
 def _rival_replayed(names: list[str], bench: Path, short: str, seeds: int, hours: float, price: float, out: Path, as_json: bool) -> None:
