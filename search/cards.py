@@ -62,7 +62,8 @@ def _card(file: str, told: Metadata, more: Sequence[str]) -> str:
         "",
         "## Training",
         "",
-        plain(f"Data: {where.get('data', 'unknown')}, splits {splits}, seed {where.get('seed', 'unknown')}. ")
+        plain(f"Data: {where.get('data', 'unknown')}, splits {splits}, seed {where.get('seed', 'unknown')}.")
+        + " "
         + plain(f"Licence of the data: {told.licence or 'unknown'}.")
         + (f" Started from the weights of `{init}`." if init else ""),
         "",

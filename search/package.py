@@ -10,7 +10,6 @@ cut short goes on. The manifest is written last and removed first: where it is, 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from search.cards import card
 from search.executor import conditions, subject
 from search.export import ExportPlan, export_engine, export_onnx
 from search.family_memory import known_memory
-from search.files import markdown_table
+from search.files import digest_of, markdown_table
 from search.observer import Observer
 from search.picks import Picked, check_chain, check_remembered, read_picks, training_folder
 from search.run import Run, provenance, read_json
@@ -94,7 +93,7 @@ def write_package(run: Run, steps: list[Step], names: Sequence[str], plan: Packa
     picks = read_picks(run.path)
     wanted = check_remembered(list(names), picks, run.path)
     check_chain(run.path, steps, picks)
-    sources = [_source(run, steps, name, picks.picked[name]) for name in wanted]
+    sources = [_source(run, name, picks.picked[name], observer) for name in wanted]
     with held(out, "a package"):
         folder = _Folder(run, plan, out, observer)
         others = _standing(run, out, {name: pick for name, pick in picks.picked.items() if name not in wanted})
@@ -114,19 +113,23 @@ def _standing(run: Run, out: Path, picks: dict[str, Picked]) -> dict[str, Any]:
 def _holds(out: Path, name: str, pick: Picked, entry: dict[str, Any]) -> bool:
     files = {"checkpoint": CHECKPOINT, "onnx": GRAPH, "card": CARD, **({"engine": ENGINE} if "file" in entry["engine"] else {})}
     same = entry["step"] == pick.step and entry["architecture"] == pick.architecture
-    return same and all(_digest(out / name / file) == entry[what]["sha256"] for what, file in files.items())
+    return same and all(digest_of(out / name / file) == entry[what]["sha256"] for what, file in files.items())
 
 
-def _source(run: Run, steps: list[Step], name: str, pick: Picked) -> _Source:
+def _source(run: Run, name: str, pick: Picked, observer: Observer) -> _Source:
     """The weights of a pick. Raises `UserError` where they are gone, or not those that were trained."""
     full = training_folder(run.path, pick.architecture)
     path, training = full / f"{pick.architecture}.safetensors", FULL
-    if not (path.is_file() and (full / "scores.json").is_file()):
+    finished = path.is_file() and (full / "scores.json").is_file()
+    if finished and (others := read_metadata(path).class_names) != run.class_names:
+        observer.note(f"{name}: the full training in {full} has {len(others)} classes, not those of the run; the short one is taken")
+        finished = False
+    if not finished:
         path, training = run.weights_path(Architecture.parse(pick.architecture)), SHORT
     if not path.is_file():
         again = f"train it with lps-search train --from {run.path} --pick {name}"
         raise UserError(f"the weights of pick {name} are gone: {path}; {again}")
-    told, digest = read_metadata(path), _digest(path)
+    told, digest = read_metadata(path), digest_of(path)
     if told.architecture != pick.architecture:
         raise UserError(f"{path} holds {told.architecture}, not {pick.architecture} of pick {name}")
     if training == SHORT:
@@ -156,7 +159,7 @@ class _Folder:
         folder = self._out / source.name
         for cut_short in (path for name in (CHECKPOINT, GRAPH, ENGINE, CARD) for path in folder.glob(f".{name}*")):
             cut_short.unlink()  # a kill while it was written left it
-        if _digest(folder / CHECKPOINT) != source.sha256:
+        if digest_of(folder / CHECKPOINT) != source.sha256:
             self._write(folder / CHECKPOINT, source.path.read_bytes())
         graph = self._graph(source, folder)
         engine = self._engine(source, folder)
@@ -218,7 +221,7 @@ class _Folder:
         if options is not None:
             wanted = {name: getattr(options, name) for name in ("precision", "optimization_level", "max_aux_streams", "workspace_bytes")}
             wanted |= {"compute_capabilities": list(options.compute_capabilities), "flavour": self._plan.flavour}
-            wanted |= {"graph_sha256": _digest(folder / GRAPH)} | (
+            wanted |= {"graph_sha256": digest_of(folder / GRAPH)} | (
                 {} if options.compute_capabilities else {"built_on": compute_capability()}
             )
             if (known := _described(path, wanted)) is not None:
@@ -250,7 +253,7 @@ class _Folder:
         return told
 
     def _file(self, path: Path) -> dict[str, Any]:
-        return {"file": str(path.relative_to(self._out)), "bytes": path.stat().st_size, "sha256": _digest(path)}
+        return {"file": str(path.relative_to(self._out)), "bytes": path.stat().st_size, "sha256": digest_of(path)}
 
     def _write(self, path: Path, data: bytes) -> None:
         self._changing(path)
@@ -295,17 +298,9 @@ def _described(path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
         told = dict(parse_json(_beside(path).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    wanted = {**wanted, "sha256": _digest(path)}
+    wanted = {**wanted, "sha256": digest_of(path)}
     return told if path.is_file() and all(told.get(name) == value for name, value in wanted.items()) else None
 
 
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".json")
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file; empty where there is none."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,12 +26,13 @@ from search.pages.html import page
 from search.pages.latencies import latency_section
 from search.pages.markdown import markdown
 from search.pages.others import read_others
+from search.pages.picked import picked_section
 from search.pages.pictures import PicturePlan, check_picks, pictures_section
 from search.run import Run, provenance, read_json
 
 PAGE, TEXT, TABLES = "report.html", "report.md", "tables"
 
-NOT_ALWAYS = ("classes", "networks", "searches", "unstable", "omissions")
+NOT_ALWAYS = ("picks", "picked-classes", "classes", "networks", "searches", "unstable", "omissions")
 """Tables that not every report has: those of an earlier report go when a new one lacks them."""
 
 
@@ -113,8 +114,16 @@ def build_report(facts: RunFacts, plan: ReportPlan, observer: Observer) -> Repor
         f"{first.miou_percent:.2f} % mIoU at {first.latency_ms:.3f} ms to {last.miou_percent:.2f} % at {last.latency_ms:.3f} ms "
         f"({config.backend} on {facts.run.environment.device}, to the {config.boundary})."
     )
+    picked = picked_section(facts)
     sections = (
-        *(chain_section(facts), candidates_section(facts), front_section(facts, others), classes_section(facts), pictures),
+        *(
+            chain_section(facts),
+            *([picked] if picked else []),
+            candidates_section(facts),
+            front_section(facts, others),
+            classes_section(facts),
+            pictures,
+        ),
         *(latency_section(facts, others.noise), cost_section(facts), environment_section(facts, told), omissions_section(facts)),
     )
     here = provenance()

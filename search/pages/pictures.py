@@ -20,6 +20,7 @@ from lpsnet.errors import UserError
 from search.observer import Observer
 from search.pages.content import Gallery, Picture, Section
 from search.pages.facts import Omission, RunFacts
+from search.pages.picked import full_training, is_stale, stale_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,26 +98,32 @@ def _networks(facts: RunFacts, picks: tuple[Pick, ...]) -> list[_Shown]:
         path = facts.run.weights_path(step.chosen.architecture)
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == record.weights_sha256:
             at_hand[step.number] = _Shown(Pick(name=f"step {step.number}", step=step.number), path, record.weights_sha256)
-    if not at_hand:
-        raise UserError(f"the trained weights of no network of the chain lie in {facts.run.checkpoints}")
     if not picks:
+        if not at_hand:
+            raise UserError(f"the trained weights of no network of the chain lie in {facts.run.checkpoints}")
         numbers = sorted(at_hand)
         return [at_hand[number] for number in sorted({numbers[0], numbers[len(numbers) // 2], numbers[-1]})]
-    chain = [str(step.chosen.architecture) for step in facts.steps]
-    stale = [pick for pick in picks if pick.architecture and pick.architecture not in chain[pick.step : pick.step + 1]]
-    for pick in stale:
-        why = f"it was {pick.architecture}, which is no longer step {pick.step}: the run was measured anew; pick it again"
-        facts.omissions.append(Omission("pictures", pick.name, why))
-    picks = tuple(pick for pick in picks if pick not in stale)
-    for pick in picks:
-        if pick.step not in at_hand:
-            facts.omissions.append(
-                Omission("pictures", f"{pick.name} (step {pick.step})", "its trained weights are not in the run's folder")
-            )
-    shown = [dataclasses.replace(at_hand[pick.step], pick=pick) for pick in picks if pick.step in at_hand]
+    shown = [one for pick in picks if (one := _picked(facts, pick, at_hand)) is not None]
     if not shown:
         raise UserError("the trained weights of no picked network lie in the run's folder")
     return shown
+
+
+def _picked(facts: RunFacts, pick: Pick, at_hand: dict[int, _Shown]) -> _Shown | None:
+    """A pick with the weights of its full training, else of the search's; None, and an omission of `facts`, where neither will do."""
+    if pick.architecture and is_stale(facts, pick.step, pick.architecture):
+        facts.omissions.append(Omission("pictures", pick.name, stale_text(pick.step, pick.architecture)))
+        return None
+    try:
+        full = full_training(facts, str(facts.steps[pick.step].chosen.architecture))
+    except UserError:  # the section of the picks tells
+        full = None
+    if full is not None and full.data == facts.data:
+        return _Shown(dataclasses.replace(pick, name=f"{pick.name}, trained fully"), full.weights, full.sha256)
+    if pick.step not in at_hand:
+        facts.omissions.append(Omission("pictures", f"{pick.name} (step {pick.step})", "its trained weights are not in the run's folder"))
+        return None
+    return dataclasses.replace(at_hand[pick.step], pick=pick)
 
 
 def _key(facts: RunFacts, plan: PicturePlan, shown: list[_Shown]) -> dict[str, Any]:
@@ -267,6 +274,6 @@ def _gallery(facts: RunFacts, rows: list[Any], legend: tuple[tuple[str, tuple[in
         title="Frames of the validation split: input, label, predictions",
         rows=tuple(rows),
         legend=(*legend, ("not labelled", VOID)),
-        note="Percent: labelled pixels predicted right in this frame. Weights of the proxy training. "
+        note="Percent: labelled pixels predicted right in this frame. Weights are of the short training where no full one is told. "
         f"Frames: {DATASETS[facts.data].licence}.",
     )
