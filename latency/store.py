@@ -17,6 +17,8 @@ from typing import Self
 from latency.measurement import Conditions, Environment, Measurement
 from latency.told import is_text, parse_json
 
+MOVE_AWAY = "move it away to start a new one (of a run: with lps-search resume RUN --remeasure)"
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS measurements (
     id INTEGER PRIMARY KEY,
@@ -102,7 +104,7 @@ class Store:
             self._check_schema()
             verdict = self._connection.execute("PRAGMA quick_check").fetchone()[0]
             if verdict != "ok":
-                raise StoreError(f"latency store {self.path} is corrupt: {verdict}; move it away to start a new one")
+                raise StoreError(f"latency store {self.path} is corrupt: {verdict}; {MOVE_AWAY}")
             self._connection.executescript(_SCHEMA)
 
     def _check_schema(self) -> None:
@@ -181,7 +183,7 @@ class Store:
             key = {"subject": subject, "conditions": Conditions.from_key(conditions), "environment": Environment.from_key(environment)}
             return Measurement.from_dict({**parse_json(detail), **key, "created": created})
         except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"latency store {self.path} is corrupt in row {number}: {error}; move it away to start a new one") from error
+            raise StoreError(f"latency store {self.path} is corrupt in row {number}: {error}; {MOVE_AWAY}") from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -190,4 +192,4 @@ class Store:
         except sqlite3.OperationalError as error:
             raise StoreError(f"latency store {self.path}: {error}") from error
         except (sqlite3.DatabaseError, UnicodeError) as error:  # what is wrong may itself be no text
-            raise StoreError(f"latency store {self.path} is corrupt: {error}; move it away to start a new one") from error
+            raise StoreError(f"latency store {self.path} is corrupt: {error}; {MOVE_AWAY}") from error

@@ -12,10 +12,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from latency.store import Store
+from latency.told import parse_json
 from lpsnet.architecture import EIGHTHS, NAMED, TABLE_4, Architecture
 from lpsnet.complexity import complexity
 from lpsnet.errors import UserError
@@ -134,6 +136,15 @@ def agreement(table: TrainingTable, plan: BenchPlan) -> dict[str, float] | None:
         return None
     rho = spearman_interval(whole[:, 0], whole[:, 1:])
     return {"networks": len(whole), "spearman": rho.value, "spearman_low": rho.low, "spearman_high": rho.high}
+
+
+def bench_facts(folder: Path) -> dict[str, Any]:
+    """Configuration and environment of a tabular benchmark, as far as its summary tells."""
+    try:
+        told = parse_json((folder / "summary.json").read_text())
+        return {name: told[name] for name in ("config", "environment") if name in told}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def surrogate(folder: Path, setting: str) -> Surrogate:

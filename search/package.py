@@ -121,8 +121,8 @@ def _source(run: Run, name: str, pick: Picked, observer: Observer) -> _Source:
     full = training_folder(run.path, pick.architecture)
     path, training = full / f"{pick.architecture}.safetensors", FULL
     finished = path.is_file() and (full / "scores.json").is_file()
-    if finished and (others := read_metadata(path).class_names) != run.class_names:
-        observer.note(f"{name}: the full training in {full} has {len(others)} classes, not those of the run; the short one is taken")
+    if finished and (other := _other_data(run, read_metadata(path))):
+        observer.note(f"{name}: the full training in {full} is of {other}; the short one is taken")
         finished = False
     if not finished:
         path, training = run.weights_path(Architecture.parse(pick.architecture)), SHORT
@@ -138,6 +138,13 @@ def _source(run: Run, name: str, pick: Picked, observer: Observer) -> _Source:
             raise UserError(f"the weights of pick {name} are not those that were trained: {path} has another SHA-256")
         told = _completed(run, told)
     return _Source(name=name, pick=pick, path=path, sha256=digest, training=training, told=told)
+
+
+def _other_data(run: Run, told: Metadata) -> str:
+    """What a checkpoint is of, where that is not what the run's latencies are of; else empty."""
+    data, classes = told.provenance.get("data", ""), len(told.class_names)
+    same = data == run.config.data.partition(":")[0] and classes == len(run.class_names)
+    return "" if same else f"{data or 'unknown data'} with {classes} classes, not of the run's"
 
 
 def _completed(run: Run, told: Metadata) -> Metadata:

@@ -37,7 +37,7 @@ def write_report(run: Run, steps: list[Step]) -> None:
             replace_file(run.path / name, frame.to_csv(index=False, float_format="%.6g").encode())
         write_trajectory(run.path / "trajectory.png", run, steps)
     except OSError as error:
-        raise RunError(f"cannot write the report of {run.path}: {error}") from error
+        raise RunError(f"cannot write candidates.csv, family.csv and trajectory.png of {run.path}: {error}") from error
 
 
 def candidates_frame(run: Run, steps: list[Step]) -> pd.DataFrame:

@@ -190,7 +190,7 @@ def slope_text(value: float) -> str:
     """A slope for a reader: a number, a free gain, or none."""
     if math.isnan(value):
         return "-"
-    return {math.inf: "free gain", -math.inf: "no gain"}.get(value, f"{value:.2f}")
+    return {math.inf: "free gain", -math.inf: "no gain"}.get(value, f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.2g}")
 
 
 Answers = Mapping[Architecture, float | Failure]

@@ -351,4 +351,5 @@ def test_values_in_a_row_get_options_of_their_own_and_nothing_else_does() -> Non
     assert spread(["--budget-ms", "5", "10", "--fps", "60", "runs/a", "7"]) == [
         *("--budget-ms", "5", "--budget-ms", "10", "--fps", "60", "runs/a", "7")
     ]
+    assert spread(["--budget-ms=5", "1e1"]) == ["--budget-ms=5", "--budget-ms", "1e1"]
     assert spread(["--boundary", "labels", "5"]) == ["--boundary", "labels", "5"]

@@ -16,8 +16,9 @@ import onnxruntime
 import pytest
 import torch
 
+from latency.engine import FLAVOURS
 from latency.export import seeded_input
-from lpsnet import load
+from lpsnet import LPSNet, load, save
 from lpsnet.checkpoint import read_metadata
 from lpsnet.errors import UserError
 from lpsnet.hub import HubNetwork
@@ -119,7 +120,10 @@ def test_the_printed_table_says_what_a_step_costs(run: Path, chain: list[Step], 
     assert all(str(step.chosen.architecture) in text for step in chain) and "memory is not measured yet" in text
     up = chain[2].chosen.latency_ms - chain[1].chosen.latency_ms
     (line,) = [line for line in text.splitlines() if line.startswith("M: step 1")]
-    assert f"a step up: {up:+.3f} ms" in line and "a step down: -" in line
+    assert f"; a step up: {up:+.3f} ms" in line and "a step down: -" in line
+    assert cli(["family", str(run), "--boundary", "labels"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("M: step 1")]
+    assert "ms to the scores" in line and f"; to the labels, a step up: {up:+.3f} ms" in line
 
 
 def test_latencies_at_the_labels_pick_there(run: Path, chain: list[Step], told: Told) -> None:
@@ -213,6 +217,11 @@ def test_a_pick_is_trained_in_full_at_the_size_of_its_latency_and_packaged_from_
     assert medium["miou_percent"] == trained.metrics["miou_percent"] and medium["input"] == [32, 64]
     assert (run / "package" / "M" / CHECKPOINT).read_bytes() == (out / f"{text}.safetensors").read_bytes()
     assert medium["engine"] == {"none": "not asked for"} and not (run / "package" / "M" / ENGINE).exists()
+    few = LPSNet(text, 3).eval().deploy()
+    save(out / f"{text}.safetensors", few, class_names=("a", "b", "c"), input_size=(32, 64), provenance={"data": "folder"})
+    assert cli(["package", str(run), "--no-engine", "--json"]) == 0
+    told_of = capsys.readouterr()
+    assert json.loads(told_of.out)["picks"]["M"]["weights_from"] == SHORT and "is of folder with 3 classes, not of the run's" in told_of.err
 
 
 def test_a_training_elsewhere_is_remembered_where_it_lies(run: Path, tmp_path: Path, chain: list[Step]) -> None:
@@ -301,14 +310,8 @@ def test_an_engine_that_is_no_longer_wanted_goes_and_one_that_cannot_be_built_is
     told_of = told("package", run, "--compute-capability", "8.6")["picks"]["S"]["engine"]
     assert told_of == {"none": "tensorrt-rtx could not build the engine: no kernel"}
     assert "There is no engine: tensorrt-rtx could not build" in (run / "package" / "S" / CARD).read_text()
-    monkeypatch.setattr("latency.engine.FLAVOURS", {**_flavours(), "tensorrt-rtx": ("no_such_module",)})
+    monkeypatch.setattr("latency.engine.FLAVOURS", {**FLAVOURS, "tensorrt-rtx": ("no_such_module",)})
     assert "is not installed" in told("package", run)["picks"]["S"]["engine"]["none"]
-
-
-def _flavours() -> dict[str, tuple[str, ...]]:
-    from latency.engine import FLAVOURS
-
-    return dict(FLAVOURS)
 
 
 def test_cut_short_anywhere_it_leaves_no_manifest_and_goes_on_with_what_is_whole(

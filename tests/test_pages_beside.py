@@ -135,7 +135,10 @@ class TestPictures:
         with Run.read(folder) as run:
             assert "not at hand" in pictures_text(report_of(read_facts(run)))
             assert len(report_of(read_facts(run), data=f"camvid:{camvid}").pictures) == 10
-            assert "the run is of camvid" in pictures_text(report_of(read_facts(run), data="synthetic"))
+            with pytest.raises(UserError, match="the run is of camvid"):
+                report_of(read_facts(run), data="synthetic")
+            with pytest.raises(UserError, match="the data set is not at hand"):
+                report_of(read_facts(run), data="camvid:/nowhere")
 
     def test_weights_that_are_gone_or_changed_are_not_shown(self, facts: RunFacts) -> None:
         last, start = (facts.run.weights_path(facts.steps[number].chosen.architecture) for number in (2, 0))
@@ -295,6 +298,7 @@ class TestStudies:
         write_csv(folder / "rivals" / "curves.csv", [{"sampler": n, "spent_s": t, "hypervolume": v} for n, t, v in curves])
         report = report_of(facts, frames=0)
         found = next(one for one in report.tables if one.key == "searches")
+        assert "its conditions are not told" in found.note
         assert [row[0] for row in found.rows] == ["greedy", "random"] and found.rows[0][1:] == (2, 3.0, 0.0, 3.5)
         plot = next(item for s in report.sections for item in s.items if isinstance(item, Plot) and item.key == "searches-plot")
         assert plot.traces[0]["x"] == [10.0, 20.0] and plot.traces[0]["y"] == [2.0, 4.0]

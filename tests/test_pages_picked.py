@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from search.observer import Observer
 from search.pages.build import ReportPlan, build_report
 from search.pages.content import Gallery, Report, Table
 from search.pages.facts import RunFacts, read_facts
-from search.pages.pictures import PicturePlan
+from search.pages.pictures import FOLDER, INDEX, PicturePlan
 from search.picks import Picked, Picks, write_picks
 from search.run import Run
 from tests.long_run import make_long_run
@@ -85,13 +86,14 @@ def test_picks_stand_beside_what_their_full_trainings_reach(facts: RunFacts) -> 
 def test_pictures_are_of_the_full_training_where_there_is_one(facts: RunFacts) -> None:
     write_picks(facts.run.path, Picks(picked={"L": pick(facts, 2), "S": pick(facts, 0)}))
     before = report_of(facts, frames=1)
-    train_fully(facts, 2)
+    folder = train_fully(facts, 2)
     after = report_of(facts, frames=1)
     galleries = [next(i for s in one.sections for i in s.items if isinstance(i, Gallery)) for one in (before, after)]
     titles = [[picture.title.partition(":")[0] for picture in gallery.rows[0][1]] for gallery in galleries]
     assert titles == [["input", "label", "S", "L"], ["input", "label", "S", "L, trained fully"]]
-    first, second = (gallery.rows[0][1] for gallery in galleries)
-    assert first[2].data == second[2].data and first[3].data != second[3].data
+    told = json.loads((facts.run.path / "report" / FOLDER / INDEX).read_text())
+    weights = [facts.run.weights_path(facts.steps[0].chosen.architecture), next(folder.glob("*.safetensors"))]
+    assert told["key"]["weights"] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in weights]
 
 
 def test_what_a_score_of_a_full_training_hides_is_told(facts: RunFacts) -> None:

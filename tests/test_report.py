@@ -260,7 +260,7 @@ class TestFiles:
     @pytest.mark.parametrize("name", ["candidates.csv", "family.csv", "trajectory.png"])
     def test_a_folder_where_a_file_is_due_is_named(self, run: Run, name: str) -> None:
         (run.path / name).mkdir()
-        with pytest.raises(RunError, match=rf"cannot write the report of .*run.*{name}"):
+        with pytest.raises(RunError, match=rf"cannot write candidates.csv, family.csv and trajectory.png of .*run.*{name}"):
             write_report(run, chain())
 
     def test_a_step_whose_candidates_failed_but_for_the_chosen_can_be_reported(self, run: Run) -> None:
@@ -279,6 +279,8 @@ class TestFiles:
         (math.nan, "-"),
         (1.234, "1.23"),
         (0.0, "0.00"),
+        (0.0207, "0.021"),
+        (0.0155, "0.015"),
         (-3.5, "-3.50"),
         (1234.5, "1234.50"),
     ],

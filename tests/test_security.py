@@ -250,8 +250,9 @@ class TestText:
     def test_a_terminal_is_told_no_commands(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         complain("bad \x1b]0;owned\x07 name", 2)
         complain("x" * 100_000, 2)
-        print_table("t", ["a"], [["\x1b[2J"]])
+        print_table("[/x]\x1b[1m", ["a column"], [["\x1b[2J"]])
         shown = capsys.readouterr()
+        assert "[/x]\\x1b[1m" in shown.out
         assert "\x1b" not in shown.err + shown.out and "\\x1b]0;owned\\x07" in shown.err and "\\x1b[2J" in shown.out
         assert len(shown.err) < MOST_LETTERS + 200
         assert run(["show", f"{tmp_path}/\x1b[2J"]) == 2 and "\x1b" not in capsys.readouterr().err

@@ -141,4 +141,4 @@ def _report(known: Ablation, out: Path, as_json: bool) -> None:
     print_table(title(known), columns, cells)
     for line in reading(known, rows):
         print(visible(line))
-    print(f"table, figure and provenance are in {out}")
+    print(visible(f"table, figure and provenance are in {out}"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.console import Live, complain, parse_size, print_table
+from search.cli.console import Live, complain, parse_size, print_table, visible
 from search.cli.options import (
     AsJson,
     Backend,
@@ -114,6 +114,6 @@ def _compare(plan: ComparePlan, out: Path, as_json: bool) -> None:
     else:
         columns, cells = table(rows, plan)
         print_table(f"{len(rows)} networks at {at.shape[2]}x{at.shape[3]}, {at.backend} on {here['device']}", columns, cells)
-        print(f"table, figure and provenance are in {out}")
+        print(visible(f"table, figure and provenance are in {out}"))
     if not any(row["rounds"] for row in rows):
         raise typer.Exit(complain("none of the networks could be measured", 1))

@@ -58,7 +58,7 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]], *, marked
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(visible(title)), title_justify="left")
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
     for number, row in enumerate(rows):

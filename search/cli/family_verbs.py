@@ -200,7 +200,7 @@ def _sentence(name: str, picked: Picked, members: Family, boundary: str) -> str:
     latency = "latency unknown" if picked.latency_ms is None else f"{picked.latency_ms:.4g} ms to the {picked.boundary}"
     what = f"{name}: step {picked.step}, {picked.architecture}, {latency}, {picked.miou_percent:.2f} mIoU ({picked.why})"
     down, up = moves(members, picked.step)
-    where = "" if boundary == picked.boundary else f", to the {boundary},"
+    where = "" if boundary == picked.boundary else f" to the {boundary},"
     return f"{what};{where} a step up: {_move(up)}; a step down: {_move(down)}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 _MANY = ("--pick", "--budget-ms", "--fps", "--miou")
-_VALUE = re.compile(r"(?:[^=\s-][^=\s]*=)?[0-9.]+")
+_VALUE = re.compile(r"(?:[^=\s-][^=\s]*=)?[0-9.]+(?:[eE][+-]?[0-9]+)?")
 
 
 class ManyValues(TyperCommand):
@@ -25,7 +25,8 @@ def spread(arguments: list[str]) -> list[str]:
     option, first = "", False
     for argument in arguments:
         if argument.startswith("-"):
-            option, first = (argument if argument in _MANY else ""), True
+            name, with_value, _ = argument.partition("=")
+            option, first = (name if name in _MANY else ""), not with_value
         elif option and not first and _VALUE.fullmatch(argument):
             spread_out.append(option)
         else:

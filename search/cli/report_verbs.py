@@ -53,10 +53,8 @@ def report(
     if as_json:
         print(json.dumps({**dataclasses.asdict(written), "page": str(written.page)}))
         return
-    print(
-        f"{written.page}: {written.bytes / 1e6:.1f} MB, {written.tables} tables, {written.pictures} pictures, in {written.seconds:.1f} s; "
-        f"report.md and tables/ lie beside it"
-    )
+    summary = f"{written.bytes / 1e6:.1f} MB, {written.tables} tables, {written.pictures} pictures, in {written.seconds:.1f} s"
+    print(visible(f"{written.page}: {summary}; report.md and tables/ lie beside it"))
     for omission in written.omissions[:SHOWN_OMISSIONS]:
         print(visible(f"note: {omission}"))
     if len(written.omissions) > SHOWN_OMISSIONS:

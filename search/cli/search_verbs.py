@@ -240,9 +240,9 @@ def _print_state(wanted: int, progress: Progress, out: Path | None = None) -> No
     taken = max(0, len(progress.steps) - 1)
     where = f"; the family, its weights and its figure are in {out}" if out is not None and progress.steps else ""
     if progress.out_of_time:
-        print(f"{taken} of {wanted} steps taken, then --max-hours was over{where}; go on with: lps-search resume {out}")
+        print(visible(f"{taken} of {wanted} steps taken, then --max-hours was over{where}; go on with: lps-search resume {out}"))
     else:
-        print(f"{taken} of {wanted} steps taken{where}")
+        print(visible(f"{taken} of {wanted} steps taken{where}"))
     if progress.stopped and out is None:
         print(visible(f"the search stopped: {progress.stopped}"))
 

@@ -255,7 +255,7 @@ def _refuse_given(context: typer.Context, names: tuple[str, ...], run: Path) -> 
 
 def _rival_replayed(names: list[str], bench: Path, short: str, seeds: int, hours: float, price: float, out: Path, as_json: bool) -> None:
     """Each search over many seeds on a surrogate of the tabular benchmark."""
-    from search.bench import surrogate
+    from search.bench import bench_facts, surrogate
     from search.rivals import WORST_PERCENT, draw_rivals, replay, summary
     from search.run import provenance, write_json
     from search.training_table import Setting
@@ -271,6 +271,7 @@ def _rival_replayed(names: list[str], bench: Path, short: str, seeds: int, hours
         out / "summary.json",
         {
             "bench": str(bench),
+            **bench_facts(bench),
             "surrogate": model.quality(),
             "seeds": seeds,
             "hours": hours,

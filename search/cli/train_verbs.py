@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lpsnet.errors import UserError
-from search.cli.console import Live, complain, parse_size, print_table
+from search.cli.console import Live, complain, parse_size, print_table, visible
 from search.cli.options import (
     DATA_HELP,
     ArchitectureOption,
@@ -69,7 +69,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network by a recipe; killed or paused, the same command goes on where it stopped."""
-    from search.picks import remember_training
+    from search.picks import read_picks, remember_training, write_picks
     from search.training_run import Means, TrainPlan
 
     fields, folder = _chosen(architecture, out, from_run, pick, data=data, recipe=recipe, seed=seed, changes=changes or [])
@@ -84,6 +84,8 @@ def train(
         validations=validations,
         deterministic=deterministic,
     )
+    if from_run is not None:
+        write_picks(from_run, read_picks(from_run))  # where a full training is to be remembered can be written
     found = _trained(plan, means, folder)
     if from_run is not None:
         remember_training(from_run, plan.architecture, folder)
@@ -106,7 +108,8 @@ def _chosen(
         raise UserError("--from RUN and --pick NAME go together, and without a network")
     full = retraining(from_run, pick, data=data, recipe=recipe)
     folder, begin = out or full.out, full.seed if seed is None else seed
-    print(f"{pick}: {full.architecture} by recipe {full.recipe_name} on {full.data}, seed {begin}, in {folder}", file=sys.stderr)
+    told = f"{pick}: {full.architecture} by recipe {full.recipe_name} on {full.data}, seed {begin}, in {folder}"
+    print(visible(told), file=sys.stderr)
     return {"architecture": full.architecture, "data": full.data, "recipe": changed(full.recipe, changes), "seed": begin}, folder
 
 

@@ -57,12 +57,12 @@ def duration(seconds: float) -> str:
 def _head(view: View) -> Text:
     config = view.config
     text = Text()
-    text.append(f"{view.path}  ", style="bold")
+    text.append(f"{visible(str(view.path))}  ", style="bold")
     text.append(view.state, style=_STYLES[view.state])
     if view.driver is not None and view.state == "running":
         text.append(f" by process {view.driver}")
     if view.state == "paused":
-        text.append(f": nobody drives it on this machine; go on with lps-search resume {view.path}")
+        text.append(f": nobody drives it on this machine; go on with lps-search resume {visible(str(view.path))}")
     taken = max(0, len(view.steps) - 1)
     text.append(f"\n{taken} of {config.steps} steps, {config.data.partition(':')[0]} at {config.height}x{config.width}, ")
     return text.append(f"latency to the {config.boundary} by {config.backend} on {view.device}")
@@ -87,7 +87,7 @@ def _chain(steps: Sequence[Step], room: int) -> Table:
     shown = steps[-room:]
     hidden = len(steps) - len(shown)
     title = "the chain" + (f" (without its first {hidden})" if hidden else "") + (": nothing is decided yet" if not steps else "")
-    table = _table(title, ("step", "expansion", "network"), ("ms", "mIoU", "gain", "slope"))
+    table = _table(title, ("step", "expansion", "network"), ("ms", "mIoU", "gain", "gain/ms"))
     for step in shown:
         chosen, parent = step.chosen, step.parent
         table.add_row(
@@ -109,7 +109,7 @@ def _at_work(work: Work, *, running: bool) -> list[RenderableType]:
     )
     if not work.rows:
         return [bar]
-    table = _table("", ("candidate", "network"), ("ms", "mIoU", "gain", "slope", "time", "state"))
+    table = _table("", ("candidate", "network"), ("ms", "mIoU", "gain", "gain/ms", "time", "state"))
     best = max((row.slope for row in work.rows if row.slope is not None), default=None)
     for row in work.rows:
         leading = row.slope is not None and row.slope == best

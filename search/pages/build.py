@@ -27,7 +27,7 @@ from search.pages.latencies import latency_section
 from search.pages.markdown import markdown
 from search.pages.others import read_others
 from search.pages.picked import picked_section
-from search.pages.pictures import PicturePlan, check_picks, pictures_section
+from search.pages.pictures import PicturePlan, check_plan, pictures_section
 from search.run import Run, provenance, read_json
 
 PAGE, TEXT, TABLES = "report.html", "report.md", "tables"
@@ -103,7 +103,7 @@ def write_run_report(run: Run, plan: ReportPlan, observer: Observer) -> Written:
 
 def build_report(facts: RunFacts, plan: ReportPlan, observer: Observer) -> Report:
     """All that the report says. Raises as `write_run_report`."""
-    check_picks(facts, plan.pictures.picks)
+    check_plan(facts, plan.pictures)
     others = read_others(facts, plan.beside)
     told = _environment(facts.run.path)
     pictures = pictures_section(facts, plan.pictures, observer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -73,10 +74,20 @@ def _cost(number: int, trials: list[FrozenTrial]) -> StepCost:
         trainings=len(stored),
         failed=sum(record["miou_percent"] is None for record in stored),
         lost=len(trials) - len(stored),
-        iterations=sum(int(trial.user_attrs.get("iterations", 0)) for trial in trials if trial.state == TrialState.COMPLETE),
+        iterations=_iterations(trials),
         training_s=sum(float(record["seconds"]) for record in stored),
         elapsed_s=(max(ends) - min(starts)).total_seconds() if starts and ends else 0.0,
     )
+
+
+def _iterations(trials: list[FrozenTrial]) -> int:
+    """What was trained: the rungs of a training go on from each other, so that its last counts."""
+    most: dict[str, int] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            training = re.sub(r" rung=\d+", "", str(trial.user_attrs.get("key", trial.number)))
+            most[training] = max(most.get(training, 0), int(trial.user_attrs.get("iterations", 0)))
+    return sum(most.values())
 
 
 def _time(seconds: float) -> str:

@@ -168,4 +168,6 @@ def searches_table(standings: Sequence[Standing]) -> Table:
         *(Column(name="95 % from", form=".3f"), Column(name="to", form=".3f")),
     )
     rows = tuple((one.sampler, one.seeds, one.hypervolume, one.low, one.high) for one in standings)
-    return Table(key="searches", title="Searches at equal cost", columns=columns, rows=rows)
+    apart = "; ".join(dict.fromkeys(one.apart for one in standings if one.apart))
+    note = f"Their networks do not compare with the run's: {apart}." if apart else ""
+    return Table(key="searches", title="Searches at equal cost", columns=columns, rows=rows, note=note)

@@ -59,7 +59,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A search of `rival` at its end, and its way there: mean hypervolume after some spent seconds."""
+    """A search of `rival` at its end, its way there (mean hypervolume after some spent seconds), and what does not compare with the run."""
 
     sampler: str
     seeds: int
@@ -67,6 +67,7 @@ class Standing:
     low: float
     high: float
     curve: tuple[tuple[float, float], ...]
+    apart: str = ""
 
 
 @dataclass
@@ -138,7 +139,7 @@ def _read_folder(facts: RunFacts, folder: Path, others: Others) -> bool:
         if LIVE.fullmatch(path.name):
             others.networks += _live(facts, path)
     if (folder / "summary.csv").is_file() and (folder / "curves.csv").is_file():
-        others.standings += _standings(folder)
+        others.standings += _standings(facts, folder)
     changed = before != (len(others.networks), len(others.standings), others.noise)
     if changed:
         others.folders.append(folder)
@@ -264,7 +265,9 @@ def _study_differences(facts: RunFacts, told: Mapping[str, Any]) -> list[str]:
     return found if data == facts.data else [*found, f"mIoU on {data}, not {facts.data}"]
 
 
-def _standings(folder: Path) -> list[Standing]:
+def _standings(facts: RunFacts, folder: Path) -> list[Standing]:
+    told = _json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    apart = "; ".join(_study_differences(facts, told))
     curves: dict[str, dict[float, list[float]]] = {}
     try:
         for row in _rows(folder / "curves.csv", "sampler", "spent_s", "hypervolume"):
@@ -277,6 +280,7 @@ def _standings(folder: Path) -> list[Standing]:
                 low=_interval_end(row["low"]),
                 high=_interval_end(row["high"]),
                 curve=tuple((at, statistics.fmean(values)) for at, values in sorted(curves.get(row["sampler"], {}).items())),
+                apart=apart,
             )
             for row in _at_the_end(_rows(folder / "summary.csv", "sampler", "seeds", "hypervolume", "low", "high"))
         ]

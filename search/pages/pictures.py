@@ -84,9 +84,11 @@ def pictures_section(facts: RunFacts, plan: PicturePlan, observer: Observer) -> 
     return dataclasses.replace(section, items=(gallery,))
 
 
-def check_picks(facts: RunFacts, picks: tuple[Pick, ...]) -> None:
-    """Raises `UserError` for a step that the chain does not have."""
-    for pick in picks:
+def check_plan(facts: RunFacts, plan: PicturePlan) -> None:
+    """Raises `UserError` for a step that the chain does not have, and for a data set that is named but cannot be had."""
+    if plan.data and plan.frames:
+        _source(facts, plan)
+    for pick in plan.picks:
         if not pick.architecture and not 0 <= pick.step < len(facts.steps):
             raise UserError(f"--pick {pick.name}={pick.step}: the chain has the steps 0 to {len(facts.steps) - 1}")
 
