@@ -85,15 +85,12 @@ def ablate(
     """Blocks at a width of equal latency, or interactions at one width, measured, trained and scored; killed, it goes on."""
     from lpsnet.data import DataSpec, native_size
     from search.ablation import TABLES, AblationPlan
-    from search.ablation_run import read_ablation
 
     if table not in TABLES:
         raise UserError(f"unknown ablation {table!r}; there are: {', '.join(TABLES)}")
     folder = out or Path(f"ablation-{table}")
     if report_only:
-        if beside := [option for name, option in given_options(context).items() if name not in REPORTS_TAKE]:
-            raise UserError(f"{beside[0]} does not go with --report-only, which reports all that has accrued in --out")
-        _report(read_ablation(table, folder), folder, as_json)
+        _report_only(context, table, folder, as_json)
         return
     chosen, spec = recipe_of(recipe, changes, iterations=iterations, size=size), DataSpec.parse(data)
     conditions = make_conditions(chosen.input_size(native_size(spec)), boundary, backend, device, latency_precision, threads, seconds)
@@ -108,6 +105,15 @@ def ablate(
         **same,
     )
     _ablate(plan, folder, store, limit, parallel, as_json)
+
+
+def _report_only(context: typer.Context, table: str, out: Path, as_json: bool) -> None:
+    from search.ablation_run import read_ablation
+
+    for name, option in given_options(context).items():
+        if name not in REPORTS_TAKE:
+            raise UserError(f"{option} does not go with --report-only, which reports all that has accrued in --out")
+    _report(read_ablation(table, out), out, as_json)
 
 
 def _ablate(plan: AblationPlan, out: Path, store: Path | None, limit: float, parallel: int, as_json: bool) -> None:

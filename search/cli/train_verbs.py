@@ -69,7 +69,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network by a recipe; killed or paused, the same command goes on where it stopped."""
-    from search.picks import read_picks, remember_training, write_picks
+    from search.picks import remember_training
     from search.training_run import Means, TrainPlan
 
     fields, folder = _chosen(architecture, out, from_run, pick, data=data, recipe=recipe, seed=seed, changes=changes or [])
@@ -84,8 +84,6 @@ def train(
         validations=validations,
         deterministic=deterministic,
     )
-    if from_run is not None:
-        write_picks(from_run, read_picks(from_run))  # where a full training is to be remembered can be written
     found = _trained(plan, means, folder)
     if from_run is not None:
         remember_training(from_run, plan.architecture, folder)
@@ -97,6 +95,7 @@ def _chosen(
 ) -> tuple[dict[str, Any], Path]:
     """What is trained on what, how, and where: a network by name, or a pick of a run. Raises `UserError` for neither, both, or a part."""
     from lpsnet.recipe import changed
+    from search.picks import read_picks, write_picks
     from search.retrain import retraining
 
     if from_run is None and not pick:
@@ -107,6 +106,7 @@ def _chosen(
     if from_run is None or not pick or architecture:
         raise UserError("--from RUN and --pick NAME go together, and without a network")
     full = retraining(from_run, pick, data=data, recipe=recipe)
+    write_picks(from_run, read_picks(from_run))  # that the training can be remembered is found before it
     folder, begin = out or full.out, full.seed if seed is None else seed
     told = f"{pick}: {full.architecture} by recipe {full.recipe_name} on {full.data}, seed {begin}, in {folder}"
     print(visible(told), file=sys.stderr)
