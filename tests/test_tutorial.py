@@ -55,7 +55,7 @@ def test_the_commands_of_a_section_run_after_those_before_it(section: str, place
     run_commands(commands, place, keep=("--backend",))
     if section.startswith("7"):
         told = json.loads((place / "runs" / "pallets" / "package" / "manifest.json").read_text())
-        assert told["picks"]["M"]["weights_from"] == "full training" and told["class_names"] == ["floor", "pallet", "person"]
+        assert told["picks"]["M"]["weights_from"] == "full training" and told["picks"]["M"]["class_names"] == ["floor", "pallet", "person"]
     if section.startswith("8"):
         assert (place / "pallets.engine").stat().st_size > 0
         assert len(list((place / "predicted").rglob("*.png"))) >= 2
