@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -99,7 +98,6 @@ def main() -> int:
     known = json.loads(given.out.read_text()) if given.out.exists() else {"turns": []}
     if known.get("settings", settings) != settings:
         sys.exit(f"{given.out} was measured with other settings; name another --out")
-    command = shlex.join(["python", *sys.argv])
     jobs = [TrainJob(architecture=network, seed=seed) for seed in range(2 * given.turns)]
     observer = Observer()
     with tempfile.TemporaryDirectory() as folder, closing(RayExecutor(config, RayPlan(), observer)) as there:
@@ -108,7 +106,7 @@ def main() -> int:
             warm(executor, jobs[:2], Path(folder))
         for turn in range(len(known["turns"]), given.turns):
             known["turns"].append(one_turn(here, there, *jobs[2 * turn : 2 * turn + 2]))
-            known = {**provenance(), "command": command, "settings": settings, **figures(known["turns"]), "turns": known["turns"]}
+            known = {**provenance(), "settings": settings, **figures(known["turns"]), "turns": known["turns"]}
             write_json(given.out, known)
             print(json.dumps({name: value for name, value in known.items() if name not in ("settings", "turns")}), flush=True)
     return 0 if known["met"] else 1

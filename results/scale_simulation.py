@@ -142,14 +142,14 @@ def main(candidates: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         rows = simulate(run, candidates)
+        with (OUT / "simulation.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows({name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+        draw(rows)
         report = _command("report", str(run), "--out", str(Path(folder) / "report"), "--json")
         commands = {"report": report["command_s"], "watch": _command("watch", str(run), "--once")["command_s"]}
         size = json.loads(report["told"])["bytes"]
-    with (OUT / "simulation.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows({name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
-    draw(rows)
     share = WORKERS * rows[-1]["driver_ms"] / 1e3 / PROXY_S
     told = {
         "workers": WORKERS,

@@ -13,6 +13,7 @@ from typing import Any
 
 from latency.files import replace_file
 from lpsnet.complexity import network_cost
+from lpsnet.data import data_name
 from lpsnet.errors import UserError
 from search.ablation import TABLES, Placed
 from search.ablation_run import Ablation
@@ -120,7 +121,7 @@ def _failure(known: Ablation, row: Placed) -> str:
 def write_files(out: Path, known: Ablation, *, picture: bool = True) -> list[dict[str, Any]]:
     """Write the files of an ablation, each whole or not at all; returns the rows. Raises `UserError` where they cannot be written."""
     rows, trainings = rows_of(known), _trainings(known)
-    plan = {**known.plan.to_dict(), "data": known.plan.data.partition(":")[0]}
+    plan = {**known.plan.to_dict(), "data": data_name(known.plan.data)}
     told = {
         "plan": plan,
         "environment": dataclasses.asdict(known.environment),
@@ -158,7 +159,7 @@ def title(known: Ablation) -> str:
 
 
 def _data(known: Ablation) -> str:
-    return known.plan.data.partition(":")[0]
+    return data_name(known.plan.data)
 
 
 BRIEF = ("kind", "c", "G MACs", "ms", "gap %", "seeds", "mIoU %", "gain", "verdict", "rank", "paper's ms", "its mIoU %", "its rank", "")

@@ -25,7 +25,7 @@ from latency.store import Store
 from latency.told import parse_json
 from latency.worker import Worker, WorkerLost
 from lpsnet.architecture import Architecture
-from lpsnet.data import DataSpec, native_size, open_split
+from lpsnet.data import DataSpec, data_name, native_size, open_split
 from lpsnet.errors import TrainingFailed, UserError
 from lpsnet.parallel import lane_for
 from lpsnet.resume import differing
@@ -140,7 +140,7 @@ def _claim(out: Path, plan: AblationPlan, here: Environment, record: Record) -> 
     """
     if (out / STUDY).exists():
         known, there = _read_study(out)
-        one, other = ({**p.to_dict(), "data": p.data.partition(":")[0]} for p in (known, plan))
+        one, other = ({**p.to_dict(), "data": data_name(p.data)} for p in (known, plan))
         differences = differing(*({name: v for name, v in values.items() if name not in MAY_CHANGE} for values in (one, other)))
         if different := "; ".join([*([differences] if differences else []), *there.differences(here)]):
             if record.has_success():

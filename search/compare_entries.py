@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from lpsnet.architecture import NAMED
 from lpsnet.checkpoint import TRAIN_ONLY, checkpoint_folder, read_description
 from lpsnet.errors import UserError
 from lpsnet.zoo import canonical, names
+from search.files import digest_of
 
 NETWORK, CHECKPOINT, GRAPH = "network", "checkpoint", "graph"
 """Kinds of entries: random weights, weights of a file, and a graph that is run as it is."""
@@ -87,7 +87,7 @@ def _entry(text: str, size: tuple[int, int], classes: int) -> Entry:
         assert told is not None
         name = canonical(told.architecture)
         return Entry(
-            label=text, kind=CHECKPOINT, network=name, classes=len(told.class_names), size=size, file=str(path), digest=_digest(path)
+            label=text, kind=CHECKPOINT, network=name, classes=len(told.class_names), size=size, file=str(path), digest=digest_of(path)
         )
     known = {name.casefold(): name for name in names()}
     name = canonical(text)
@@ -112,14 +112,5 @@ def _graph(text: str, path: Path, size: tuple[int, int]) -> Entry:
     except MeasurementFailed as failure:
         raise UserError(str(failure)) from failure
     own = (facts.shape[2] or size[0], facts.shape[3] or size[1])
-    same = {"file": str(path), "digest": _digest(path), "parameters": facts.parameters, "macs": facts.macs}
+    same = {"file": str(path), "digest": digest_of(path), "parameters": facts.parameters, "macs": facts.macs}
     return Entry(label=text, kind=GRAPH, network="", classes=0, size=own, **same)  # type: ignore[arg-type]
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file. Raises `UserError` where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error

@@ -11,6 +11,7 @@ from typing import Any
 from latency.files import replace_file
 from latency.rounds import MAX_SPREAD, Rounds
 from lpsnet.baselines import BASELINES
+from lpsnet.data import data_name
 from lpsnet.errors import UserError
 from lpsnet.zoo import complexity_of, paper_of
 from search.compare_entries import AS_GIVEN, GRAPH, NETWORK, Entry
@@ -138,7 +139,7 @@ def _published(entry: Entry) -> dict[str, Any]:
 def write_files(out: Path, rows: list[dict[str, Any]], plan: ComparePlan, environment: dict[str, Any], *, picture: bool = True) -> None:
     """Write the files of a comparison, each whole or not at all. Raises `UserError` where they cannot be written."""
     conditions = {**json.loads(plan.conditions.key()), "ranked_at": plan.boundary, "rounds": plan.rounds}
-    training = {"data": plan.data.partition(":")[0], "recipe": plan.recipe.to_dict() if plan.recipe else None, "seeds": list(plan.seeds)}
+    training = {"data": data_name(plan.data), "recipe": plan.recipe.to_dict() if plan.recipe else None, "seeds": list(plan.seeds)}
     told = {
         "conditions": conditions,
         "environment": environment,

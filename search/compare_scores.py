@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.checkpoint import read_metadata
-from lpsnet.data import DataSpec, native_size
+from lpsnet.data import DataSpec, data_name, native_size
 from lpsnet.errors import UserError
 from lpsnet.recipe import TrainRecipe
 from search import compare_worker
@@ -129,4 +129,4 @@ class Scorer:
             return
         job.found.mious.append(fact["miou_percent"])
         job.found.miou_from, job.found.miou_input = f"{job.where}, at {job.size}", job.size
-        job.found.miou_data = self._plan.data.partition(":")[0] or job.found.miou_data
+        job.found.miou_data = data_name(self._plan.data) or job.found.miou_data

@@ -57,6 +57,9 @@ class RacePlan:
 MOST_SEEDS = 1000
 """Of a training."""
 
+MOST_STEPS = 100_000
+"""No chain gets there; what is reckoned from a search's steps stays within numbers."""
+
 _FIRST_RACE = {"sure": 0.9, "seed_noise_percent": 2.0}
 """What was assumed in runs from before there were races, which store none."""
 
@@ -124,8 +127,8 @@ class SearchConfig:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if max(self.size) > MOST["input_height"]:
             raise UserError(f"an input is at most {MOST['input_height']} pixels high and wide, got {self.height}x{self.width}")
-        if self.steps < 0:
-            raise UserError(f"steps must not be negative, got {self.steps}")
+        if not 0 <= self.steps <= MOST_STEPS:
+            raise UserError(f"steps must be 0 to {MOST_STEPS}, got {self.steps}")
         for name, known in (("device", DEVICES), ("training_device", DEVICES), ("boundary", BOUNDARIES), ("precision", PRECISIONS)):
             if (value := getattr(self, name)) not in known:
                 raise UserError(f"unknown {name.replace('_', ' ')} {value!r}; there are: {', '.join(known)}")

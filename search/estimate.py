@@ -15,6 +15,20 @@ CANDIDATES_A_STEP = 9
 """Distinct candidates a step: on few paths the second and third scale operation coincide."""
 
 
+GROWING_STEPS = 50
+"""Networks are taken to grow for so many steps and no more; no search gets there, and its estimate stays a number."""
+
+
+def steps_s(training_s: float, latency_s: float, steps: int) -> float:
+    """Seconds of so many steps from a network whose training and whose latency take so long.
+
+    A training grows with the network; what an export and a loop of samples take hardly does.
+    """
+    growing = min(steps, GROWING_STEPS)
+    grown = GROWTH * (GROWTH**growing - 1) / (GROWTH - 1) + (steps - growing) * GROWTH**growing
+    return LATENCIES_A_STEP * latency_s * steps + CANDIDATES_A_STEP * training_s * grown
+
+
 def remaining_s(
     trainings_s: Sequence[float], latency_s: float, *, left: int, latencies_left: int = 0, steps_left: int, parallel: int = 1
 ) -> float | None:
@@ -31,5 +45,4 @@ def remaining_s(
     if not trainings_s:
         return None
     training_s = statistics.fmean(trainings_s) / parallel
-    later = sum(LATENCIES_A_STEP * latency_s + CANDIDATES_A_STEP * training_s * GROWTH**step for step in range(1, steps_left + 1))
-    return left * training_s + latencies_left * latency_s + later
+    return left * training_s + latencies_left * latency_s + steps_s(training_s, latency_s, steps_left)

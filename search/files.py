@@ -33,11 +33,14 @@ def csv_text(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file; empty where there is none."""
-    if not path.is_file():
+    """SHA-256 of a file; empty where there is none. Raises `UserError` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
         return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def uncomputed(text: str) -> str:

@@ -23,7 +23,7 @@ from latency.state import compute_capability
 from latency.told import parse_json
 from lpsnet.architecture import Architecture
 from lpsnet.checkpoint import Metadata, load, read_metadata, write_atomic
-from lpsnet.data import DATASETS, DataSpec
+from lpsnet.data import DATASETS, DataSpec, data_name
 from lpsnet.errors import UserError
 from search.cards import card
 from search.executor import conditions, subject
@@ -34,7 +34,7 @@ from search.observer import Observer
 from search.picks import Picked, check_chain, check_remembered, read_picks, training_folder
 from search.run import Run, provenance, read_json
 from search.step import Step
-from search.training_folder import held
+from search.training_folder import finished_weights, held
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -119,12 +119,11 @@ def _holds(out: Path, name: str, pick: Picked, entry: dict[str, Any]) -> bool:
 def _source(run: Run, name: str, pick: Picked, observer: Observer) -> _Source:
     """The weights of a pick. Raises `UserError` where they are gone, or not those that were trained."""
     full = training_folder(run.path, pick.architecture)
-    path, training = full / f"{pick.architecture}.safetensors", FULL
-    finished = path.is_file() and (full / "scores.json").is_file()
-    if finished and (other := _other_data(run, read_metadata(path))):
+    path, training = finished_weights(full, pick.architecture), FULL
+    if path and (other := _other_data(run, read_metadata(path))):
         observer.note(f"{name}: the full training in {full} is of {other}; the short one is taken")
-        finished = False
-    if not finished:
+        path = None
+    if path is None:
         path, training = run.weights_path(Architecture.parse(pick.architecture)), SHORT
     if not path.is_file():
         again = f"train it with lps-search train --from {run.path} --pick {name}"
@@ -143,7 +142,7 @@ def _source(run: Run, name: str, pick: Picked, observer: Observer) -> _Source:
 def _other_data(run: Run, told: Metadata) -> str:
     """What a checkpoint is of, where that is not what the run's latencies are of; else empty."""
     data, classes = told.provenance.get("data", ""), len(told.class_names)
-    same = data == run.config.data.partition(":")[0] and classes == len(run.class_names)
+    same = data == data_name(run.config.data) and classes == len(run.class_names)
     return "" if same else f"{data or 'unknown data'} with {classes} classes, not of the run's"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,17 @@ def find_pick(run: Path, name: str) -> Picked:
     return picked[name]
 
 
-def check_chain(run: Path, steps: list[Step], picks: Picks) -> None:
+def check_chain(run: Path, steps: Sequence[Step], picks: Picks) -> None:
     """Raise `RunError` where a pick is no longer of the chain, because the run was measured anew."""
     for name, pick in picks.picked.items():
-        found = str(steps[pick.step].chosen.architecture) if 0 <= pick.step < len(steps) else "not decided"
-        if found != pick.architecture:
-            raise RunError(f"pick {name} of {run} was {pick.architecture} of step {pick.step}, which is now {found}; pick it again")
+        if why := why_stale(steps, pick.step, pick.architecture):
+            raise RunError(f"pick {name} of {run} {why}")
+
+
+def why_stale(steps: Sequence[Step], step: int, architecture: str) -> str:
+    """What to tell of a pick that is no longer of the chain, because the run was measured anew; else empty."""
+    found = str(steps[step].chosen.architecture) if 0 <= step < len(steps) else "not decided"
+    return "" if found == architecture else f"was {architecture} of step {step}, which is now {found}; pick it again"
 
 
 def training_folder(run: Path, architecture: str) -> Path:

@@ -12,7 +12,7 @@ from lpsnet.complexity import complexity
 from lpsnet.errors import UserError
 from lpsnet.training import train
 from search.config import SearchConfig
-from search.estimate import CANDIDATES_A_STEP, GROWTH, LATENCIES_A_STEP
+from search.estimate import CANDIDATES_A_STEP, GROWTH, LATENCIES_A_STEP, steps_s
 from search.executor import LocalExecutor
 from search.observer import Observer
 from search.space import OPERATIONS, expansion
@@ -73,10 +73,6 @@ def plan_search(config: SearchConfig, store: Store, observer: Observer) -> Searc
         raise UserError(f"the start {start} cannot be measured: {failure}") from failure
     latency_s = measurement.load_s + config.plan.warmup_s + sum(measurement.samples_ms) / 1e3
     training_s = _training_seconds(config, executor)
-    costs = [GROWTH**step for step in range(1, config.steps + 1)]
-    total = latency_s + training_s
-    # What an export and a loop of samples take hardly grows with the network; a training does.
-    total += sum(LATENCIES_A_STEP * latency_s + CANDIDATES_A_STEP * training_s * cost for cost in costs)
     return SearchPlan(
         children=tuple(children),
         latencies=1 + LATENCIES_A_STEP * config.steps,
@@ -84,7 +80,7 @@ def plan_search(config: SearchConfig, store: Store, observer: Observer) -> Searc
         latency_s=latency_s,
         training_s=training_s,
         growth=GROWTH,
-        total_s=total,
+        total_s=latency_s + training_s + steps_s(training_s, latency_s, config.steps),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,9 @@ from latency.files import replace_file
 from latency.measurement import Measurement
 from lpsnet.architecture import Architecture
 from lpsnet.complexity import complexity
+from lpsnet.data import data_name
 from search.executor import conditions, subject
-from search.files import new_figure, png
+from search.files import digest_of, new_figure, png
 from search.run import Run, RunError
 from search.step import Failure, Step, Trial
 from search.study import TrainingRecord
@@ -131,7 +131,7 @@ def weight_faults(run: Run, steps: list[Step]) -> list[str]:
             continue
         if not path.is_file():
             faults.append(f"the weights of step {step.number} are gone: {path}; lpsnet.training.train makes them again")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != record.weights_sha256:
+        elif digest_of(path) != record.weights_sha256:
             faults.append(f"the weights of step {step.number} are not those that were trained: {path} has another SHA-256")
     return faults
 
@@ -159,7 +159,7 @@ def write_trajectory(path: Path, run: Run, steps: list[Step]) -> None:
     axes.set_xscale("log")
     axes.set_xlabel(f"latency to the {run.config.boundary} (ms, {run.config.backend} on {run.environment.device})", fontsize=9)
     axes.set_ylabel("validation mIoU (%)")
-    name, recipe = run.config.data.partition(":")[0], run.config.proxy
+    name, recipe = data_name(run.config.data), run.config.proxy
     title = f"{name} at {run.config.height}x{run.config.width}, {recipe.iterations} iterations a candidate"
     axes.set_title(title, fontsize=10)
     axes.xaxis.set_major_formatter("{x:g}")

@@ -23,6 +23,7 @@ from latency.measure import at_boundary
 from latency.rounds import take_turn
 from latency.store import Store
 from lpsnet.architecture import Architecture
+from lpsnet.data import data_name
 from lpsnet.errors import TrainingFailed, UserError
 from lpsnet.network import LPSNet
 from search.bench import BOUNDS, covered
@@ -125,7 +126,7 @@ class Chain:
 
     def config_on(self, data: str, seed: int) -> SearchConfig:
         """Its configuration for a live search, wherever its data set lies now. Raises `UserError` for another data set."""
-        name, found = (spec.partition(":")[0] for spec in (self.config.data, data))
+        name, found = (data_name(spec) for spec in (self.config.data, data))
         if found != name:
             raise UserError(
                 f"the run searched on {name}, so a live search on {found} does not compare; name {name} or {name}:PATH with --live"

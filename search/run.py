@@ -218,9 +218,15 @@ def provenance() -> dict[str, Any]:
         "processor": cpu_name(),
         "packages": {name: package_version(name) for name in _PACKAGES},
         "commit": _commit(),
-        "command": " ".join(["lps-search", *sys.argv[1:]]),
+        "command": " ".join([_program(), *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _program() -> str:
+    """What was called: this tool, or a script of `results/`."""
+    script = Path(sys.argv[0])
+    return f"python results/{script.name}" if script.parent.name == "results" else "lps-search"
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -16,9 +16,11 @@ from latency.measurement import Measurement
 from latency.protocols import MeasurementFailed
 from latency.worker import WorkerLost
 from lpsnet.architecture import Architecture
+from lpsnet.data import data_name
 from lpsnet.errors import TrainingFailed, UserError
 from search.executor import Executor, conditions, subject
 from search.expand import expand
+from search.files import digest_of
 from search.observer import Observer
 from search.pool import Ended
 from search.proxy import TrainJob
@@ -236,7 +238,7 @@ class _Answerer:
         config, chosen = self._run.config, step.chosen
         latency = f"ms to the {config.boundary} by {config.backend} on {self._run.environment.device}"
         told = {"chosen": str(chosen.architecture), "expansion": step.chosen_trial.candidate.text, "latency_ms": chosen.latency_ms}
-        told |= {"miou_percent": chosen.miou_percent, "latency": latency, "data": config.data.partition(":")[0]}
+        told |= {"miou_percent": chosen.miou_percent, "latency": latency, "data": data_name(config.data)}
         return told | ({"parent": str(step.parent.architecture), "target_ms": step.target_ms} if step.parent else {})
 
     def keep_weights(self, besides: set[Architecture]) -> None:
@@ -379,5 +381,4 @@ class _Answerer:
             recipe=config.proxy.to_dict(),
             metrics=metrics,
         )
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return dataclasses.replace(scored, weights=str(path.relative_to(self._run.path)), weights_sha256=digest)
+        return dataclasses.replace(scored, weights=str(path.relative_to(self._run.path)), weights_sha256=digest_of(path))

@@ -23,6 +23,7 @@ from search.cards import write_confusion
 from search.files import uncomputed
 from search.observer import Observer
 from search.run import make_folder, provenance, write_json
+from search.training_folder import SCORES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ def write_scores(out: Path, found: Evaluation, told: dict[str, object]) -> None:
             writer.writerow(["class", "iou_percent", "precision_percent", "recall_percent", "boundary_iou_percent"])
             writer.writerows([[uncomputed(row[0]), *("" if value is None else f"{value:.3f}" for value in row[1:])] for row in rows])
         write_confusion(out / "confusion.png", found.confusion, found.class_names)
-        write_json(out / "scores.json", {**found.scores.to_dict(), **lists, "images": found.images, **told, **provenance()})
+        write_json(out / SCORES, {**found.scores.to_dict(), **lists, "images": found.images, **told, **provenance()})
     except OSError as error:
         raise UserError(f"cannot write {out}: {error}") from error
 

@@ -19,7 +19,7 @@ from lpsnet.resume import differing
 from search.files import csv_rows, csv_text
 from search.run import make_folder
 
-STATE, CONFIG, CURVE = "state.pt", "config.json", "curve.csv"
+STATE, CONFIG, CURVE, SCORES = "state.pt", "config.json", "curve.csv", "scores.json"
 CURVE_COLUMNS = ("iteration", "loss", "learning_rate", "images_per_s", "waiting_percent", "val_miou_percent")
 
 
@@ -45,6 +45,12 @@ def held(out: Path, who: str = "a training") -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def finished_weights(out: Path, architecture: str) -> Path | None:
+    """The checkpoint of a network whose training in this folder has ended; None where it has not: the scores are written last."""
+    path = out / f"{architecture}.safetensors"
+    return path if path.is_file() and (out / SCORES).is_file() else None
 
 
 def check_plan(out: Path, plan: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ import torch
 
 from latency.lock import device_lock
 from lpsnet.checkpoint import holds_deployed, load, read_tensors, save
-from lpsnet.data import DATASETS, DataSpec, native_size, open_split
+from lpsnet.data import DATASETS, DataSpec, data_name, native_size, open_split
 from lpsnet.data.frames import Frames
 from lpsnet.data.joined import joined
 from lpsnet.errors import UserError
@@ -35,7 +35,7 @@ from search.observer import Observer
 from search.proxy import keep_freed_memory
 from search.run import provenance, write_json
 from search.scoring import write_scores
-from search.training_folder import CONFIG, CURVE, CURVE_COLUMNS, STATE, check_plan, held, read_curve, write_curve
+from search.training_folder import CONFIG, CURVE, CURVE_COLUMNS, STATE, check_plan, finished_weights, held, read_curve, write_curve
 
 MOST_SEED = 2**63 - 1
 """The largest that torch takes."""
@@ -195,8 +195,8 @@ def _finished(plan: TrainPlan, out: Path) -> Evaluation | None:
     Raises:
         UserError: the folder holds another training.
     """
-    path = out / f"{plan.architecture}.safetensors"
-    if not (check_plan(out, plan.to_dict()) and (out / "scores.json").is_file() and path.is_file()):
+    path = finished_weights(out, plan.architecture) if check_plan(out, plan.to_dict()) else None
+    if path is None:
         return None
     (out / STATE).unlink(missing_ok=True)
     spec = DataSpec.parse(plan.data)
@@ -342,7 +342,7 @@ def _write_results(plan: TrainPlan, out: Path, network: Network, found: Evaluati
         metrics=metrics,
         colours=validation.source.colours,
         licence=licence,
-        provenance={**provenance(), "data": plan.data.partition(":")[0], "splits": list(plan.splits), "seed": plan.seed, "init": plan.init},
+        provenance={**provenance(), "data": data_name(plan.data), "splits": list(plan.splits), "seed": plan.seed, "init": plan.init},
     )
     write_curve_figure(out / "curve.png", read_curve(out / CURVE))
     write_card(path, out / "README.md")

@@ -18,6 +18,7 @@ from typing import Any
 from latency.told import parse_json
 from lpsnet.architecture import Architecture
 from lpsnet.checkpoint import save
+from lpsnet.data import data_name
 from lpsnet.errors import TrainingFailed, UserError
 from search.config import SearchConfig
 from search.files import append_row, grown_rows, open_alone
@@ -171,7 +172,7 @@ def open_table(folder: Path, base: SearchConfig, more: Mapping[str, Any] | None 
     named = ("iterations", "warmup_iterations", "branches", "identity_start")  # by each setting
     recipe = {name: value for name, value in dataclasses.asdict(base.proxy).items() if name not in named}
     wanted = {
-        "data": base.data.partition(":")[0],
+        "data": data_name(base.data),
         "height": base.height,
         "width": base.width,
         "precision": base.precision,

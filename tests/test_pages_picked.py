@@ -114,5 +114,5 @@ def test_stale_picks_and_damaged_trainings_are_omissions(facts: RunFacts) -> Non
     found, told = table(report, "picks"), {(one.where, one.what): one.why for one in facts.omissions}
     assert found is not None and [row[0] for row in found.rows] == ["S"] and found.rows[0][6] is None
     for name in ("old", "far"):
-        assert "no longer step" in told["picks", name] and "pick it again" in told["pictures", name]
+        assert "which is now" in told["picks", name] and "pick it again" in told["pictures", name]
     assert "holds no training" in told["picks", "S"]

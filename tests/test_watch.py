@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import select
@@ -304,6 +305,12 @@ def test_what_remains_by_hand() -> None:
     assert remaining_s([10.0, 20.0], 0.5, left=2, latencies_left=6, steps_left=0) == 33.0
     step = lambda growth: LATENCIES_A_STEP * 2.0 + CANDIDATES_A_STEP * 15.0 * growth  # noqa: E731
     assert remaining_s([15.0], 2.0, left=1, steps_left=2) == pytest.approx(15.0 + step(GROWTH) + step(GROWTH**2))
+
+
+def test_the_estimate_of_a_search_without_end_is_a_number_that_is_shown() -> None:
+    few, many = (remaining_s([15.0], 2.0, left=1, steps_left=steps) for steps in (60, 10_000))
+    assert few is not None and many is not None and few < many < math.inf
+    assert duration(many).endswith(("d", "h"))
 
 
 def test_json_tells_a_machine_the_same(paused: Path, capsys: pytest.CaptureFixture[str]) -> None:

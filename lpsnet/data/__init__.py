@@ -31,6 +31,11 @@ def check_class_names(names: object) -> tuple[str, ...]:
     return tuple(names)
 
 
+def data_name(text: str) -> str:
+    """Of `NAME` or `NAME:PATH` the name, which says the same on every machine; neither is looked at."""
+    return text.partition(":")[0]
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Which data set, and where: the parsed form of `NAME` or `NAME:PATH`.

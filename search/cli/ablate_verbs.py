@@ -95,15 +95,10 @@ def ablate(
     chosen, spec = recipe_of(recipe, changes, iterations=iterations, size=size), DataSpec.parse(data)
     conditions = make_conditions(chosen.input_size(native_size(spec)), boundary, backend, device, latency_precision, threads, seconds)
     same: dict[str, Any] = {"data": str(spec), "recipe": chosen, "target_ms": target_ms, "fit": fit, "seeds": seeds, "precision": precision}
-    plan = AblationPlan(
-        table=table,
-        kinds=tuple(name.strip() for name in only.split(",")) if only else TABLES[table].kinds,
-        conditions=conditions,
-        classes=classes_of(data),
-        width=TABLES[table].width if width is None else width,
-        training_device=resolve_device(training_device, "--training-device"),
-        **same,
-    )
+    same |= {"classes": classes_of(data), "training_device": resolve_device(training_device, "--training-device")}
+    same |= {"kinds": tuple(name.strip() for name in only.split(",")) if only else TABLES[table].kinds}
+    same |= {"width": TABLES[table].width if width is None else width}
+    plan = AblationPlan(table=table, conditions=conditions, **same)
     _ablate(plan, folder, store, limit, parallel, as_json)
 
 

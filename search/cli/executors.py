@@ -76,7 +76,7 @@ def open_executor(where: Where, config: SearchConfig, limits: Limits, observer: 
         plan = RayPlan(
             address=where.address,
             gpus_per_training=float(config.training_device == "cuda") if gpus is None else gpus,
-            wait_s=300.0 if where.wait_s is None else where.wait_s,
+            **({} if where.wait_s is None else {"wait_s": where.wait_s}),
             limit_s=limits.latency_s,
             store=limits.store,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lpsnet.data import data_name
 from lpsnet.recipe import PROXY_BATCH, PROXY_ITERATIONS
 from search.cli.console import Live, complain, parse_counts, print_table, visible
 from search.cli.executors import ExecutorName, GpusPerTraining, Limits, RayAddress, RayWait, Where, open_executor
@@ -95,7 +96,7 @@ def expand(
     if dry_run:
         _dry_run(config, where, store, as_json)
     else:
-        _drive(out or Path("runs") / config.data.partition(":")[0], config, where, limits, as_json, remeasure=False)
+        _drive(out or Path("runs") / data_name(config.data), config, where, limits, as_json, remeasure=False)
 
 
 def _config(start: str, predictor: Path | None, same: dict[str, Any], **bounds: Any) -> SearchConfig:

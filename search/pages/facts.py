@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from latency.measurement import Measurement
+from lpsnet.data import data_name
 from lpsnet.errors import UserError
 from search.report import candidate_row, family_row, records
 from search.run import Run
@@ -71,7 +72,7 @@ class RunFacts:
     @property
     def data(self) -> str:
         """Name of the data set."""
-        return self.run.config.data.partition(":")[0]
+        return data_name(self.run.config.data)
 
     @property
     def latency_name(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from latency.measurement import Environment
 from latency.told import parse_json
+from lpsnet.data import data_name
 from lpsnet.errors import UserError
 from search.executor import conditions
 from search.files import csv_rows
@@ -261,7 +262,7 @@ def _study_differences(facts: RunFacts, told: Mapping[str, Any]) -> list[str]:
     found = differences(facts, at, environment if isinstance(environment, dict) else {})
     if config.get("boundary") != facts.run.config.boundary:
         found.append(f"boundary {config.get('boundary')!r}, not {facts.run.config.boundary!r}")
-    data = str(config.get("data")).partition(":")[0]
+    data = data_name(str(config.get("data")))
     return found if data == facts.data else [*found, f"mIoU on {data}, not {facts.data}"]
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lpsnet.data import data_name
 from lpsnet.errors import UserError
 from search.files import digest_of
 from search.pages.content import Cell, Column, Item, Section, Table
 from search.pages.facts import Omission, RunFacts
-from search.picks import Picked, read_picks, training_folder
+from search.picks import Picked, read_picks, training_folder, why_stale
 from search.run import read_json
+from search.training_folder import CONFIG, SCORES, finished_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +43,11 @@ class FullTraining:
 def full_training(facts: RunFacts, architecture: str) -> FullTraining | None:
     """The full training of a network of the run, None where none has ended. Raises `UserError` where its files are damaged."""
     folder = training_folder(facts.run.path, architecture)
-    weights, scores = folder / f"{architecture}.safetensors", folder / "scores.json"
-    if not (weights.is_file() and scores.is_file()):
+    if (weights := finished_weights(folder, architecture)) is None:
         return None
-    told, config = read_json(scores), read_json(folder / "config.json")
+    told, config = read_json(folder / SCORES), read_json(folder / CONFIG)
     try:
-        data = str(config["data"]).partition(":")[0]
+        data = data_name(str(config["data"]))
         remarks = ["trained on the validation split, too"] * bool(told["trained_on_val"]) + [f"on {data}"] * (data != facts.data)
         return FullTraining(
             weights=weights,
@@ -73,8 +74,8 @@ def picked_section(facts: RunFacts) -> Section | None:
     rows: list[tuple[Cell, ...]] = []
     classes: dict[str, tuple[float | None, ...]] = {}
     for name, pick in sorted(read_picks(facts.run.path).picked.items(), key=lambda one: one[1].step):
-        if is_stale(facts, pick.step, pick.architecture):
-            facts.omissions.append(Omission("picks", name, stale_text(pick.step, pick.architecture)))
+        if why := why_stale(facts.steps, pick.step, pick.architecture):
+            facts.omissions.append(Omission("picks", name, f"it {why}"))
             continue
         try:
             full = full_training(facts, pick.architecture)
@@ -96,16 +97,6 @@ def picked_section(facts: RunFacts) -> Section | None:
     if classes:
         items.append(_classes(facts, classes))
     return Section(key="picks", title="Picks", items=tuple(items))
-
-
-def is_stale(facts: RunFacts, step: int, architecture: str) -> bool:
-    """Whether a remembered pick is no longer of the chain, because the run was measured anew."""
-    return not 0 <= step < len(facts.steps) or str(facts.steps[step].chosen.architecture) != architecture
-
-
-def stale_text(step: int, architecture: str) -> str:
-    """Why a stale pick is passed over."""
-    return f"it was {architecture}, which is no longer step {step}: the run was measured anew; pick it again"
 
 
 def _row(facts: RunFacts, name: str, pick: Picked, full: FullTraining | None) -> tuple[Cell, ...]:

@@ -6,7 +6,6 @@ Predicted once, from the run's checkpoints and data set, and kept in the report'
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ from latency.files import replace_file
 from latency.told import parse_json
 from lpsnet.data import DATASETS, DataSpec
 from lpsnet.errors import UserError
+from search.files import digest_of
 from search.observer import Observer
 from search.pages.content import Gallery, Picture, Section
 from search.pages.facts import Omission, RunFacts
-from search.pages.picked import full_training, is_stale, stale_text
+from search.pages.picked import full_training
+from search.picks import why_stale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +99,7 @@ def _networks(facts: RunFacts, picks: tuple[Pick, ...]) -> list[_Shown]:
     at_hand: dict[int, _Shown] = {}
     for step, record in facts.members:
         path = facts.run.weights_path(step.chosen.architecture)
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == record.weights_sha256:
+        if record.weights_sha256 and digest_of(path) == record.weights_sha256:
             at_hand[step.number] = _Shown(Pick(name=f"step {step.number}", step=step.number), path, record.weights_sha256)
     if not picks:
         if not at_hand:
@@ -113,8 +114,8 @@ def _networks(facts: RunFacts, picks: tuple[Pick, ...]) -> list[_Shown]:
 
 def _picked(facts: RunFacts, pick: Pick, at_hand: dict[int, _Shown]) -> _Shown | None:
     """A pick with the weights of its full training, else of the search's; None, and an omission of `facts`, where neither will do."""
-    if pick.architecture and is_stale(facts, pick.step, pick.architecture):
-        facts.omissions.append(Omission("pictures", pick.name, stale_text(pick.step, pick.architecture)))
+    if pick.architecture and (why := why_stale(facts.steps, pick.step, pick.architecture)):
+        facts.omissions.append(Omission("pictures", pick.name, f"it {why}"))
         return None
     try:
         full = full_training(facts, str(facts.steps[pick.step].chosen.architecture))
