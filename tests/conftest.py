@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from latency.backends import BACKENDS
+from latency.pace import Patience
 from latency.store import Store, default_store_path
 from lpsnet.data import synthetic
 from tests.backends import Watched
@@ -26,6 +27,13 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.setenv("LPS_SEARCH_STORE", str(tmp_path / "machine-store.sqlite"))
     monkeypatch.setenv("LPS_SEARCH_CACHE", str(tmp_path / "machine-cache"))
     yield
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits until the machine is as fast as it was; that it would is for `test_pace.py`."""
+    monkeypatch.setattr(importlib.import_module("latency.measure"), "_PATIENCE", Patience(0.0))
+    monkeypatch.setattr("search.compare_run.Patience", lambda: Patience(0.0))
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +20,15 @@ from search.cli import run
 from search.problem import Seen
 from search.proxy import TrainJob
 from search.rivals_live import Chain, against, busy_seconds, chain_of, front_of
+from tests.backends import steady
 from tests.test_runner import CountingExecutor, finish
 from tests.tiny import tiny_config, write_camvid
+
+
+@pytest.fixture(autouse=True)
+def one_attempt() -> Iterator[None]:
+    with steady():
+        yield
 
 
 class Untrained:
