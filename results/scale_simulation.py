@@ -7,7 +7,6 @@ studies, files and the report are the product's own. A row's seconds are those o
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
@@ -23,7 +22,7 @@ from typing import Any
 
 from lpsnet.data.synthetic import CLASS_NAMES
 from search.config import SearchConfig
-from search.files import new_figure
+from search.files import csv_text, new_figure
 from search.observer import Observer
 from search.pool import Ended
 from search.proxy import TrainJob
@@ -142,10 +141,7 @@ def main(candidates: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         rows = simulate(run, candidates)
-        with (OUT / "simulation.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows({name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+        (OUT / "simulation.csv").write_text(csv_text(rows))
         draw(rows)
         report = _command("report", str(run), "--out", str(Path(folder) / "report"), "--json")
         commands = {"report": report["command_s"], "watch": _command("watch", str(run), "--once")["command_s"]}

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lpsnet.data import data_name
 from search.cli.console import visible
 from search.step import slope_text
 from search.watch import FAILED, SCORED, TRAINING, Row, View, Work
@@ -64,7 +65,7 @@ def _head(view: View) -> Text:
     if view.state == "paused":
         text.append(f": nobody drives it on this machine; go on with lps-search resume {visible(str(view.path))}")
     taken = max(0, len(view.steps) - 1)
-    text.append(f"\n{taken} of {config.steps} steps, {config.data.partition(':')[0]} at {config.height}x{config.width}, ")
+    text.append(f"\n{taken} of {config.steps} steps, {data_name(config.data)} at {config.height}x{config.width}, ")
     return text.append(f"latency to the {config.boundary} by {config.backend} on {view.device}")
 
 
